@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef GODWIT_CODECS_H
+#define GODWIT_CODECS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <godwit/stats.h>
+
+/*
+ * codecs - bytes in, bytes out.
+ *
+ * Three things, in three files, which know neither pages nor threads nor clocks:
+ *   codec.c	a rung and a block of bytes -> fewer bytes, and back (none, LZ4, zstd, zlib)
+ *   ladder.c	which rung for this block, when nobody asked for a particular one
+ *   price.c	what a byte on the wire is worth just now
+ */
+
+/* Memory of the caller: src/ has no malloc of its own. alloc returns NULL or memory aligned to 64. */
+struct godwit_alloc {
+	void *(*alloc)(void *user, size_t bytes);
+	void (*free)(void *user, void *mem);
+	void *user;
+};
+
+/* ---- rungs ---- */
+
+/*
+ * One step of effort. codec: enum godwit_codec. level: LZ4 acceleration 1 to 65, zstd -20 to 19 but
+ * not 0, zlib 1 to 9, and 0 for none.
+ */
+struct godwit_rung {
+	uint8_t codec;
+	int8_t level;
+};
+
+/*
+ * godwit_rung_parse() - "none", "lz4", "lz4:8", "zstd1", "zstd-5", "zlib6" -> rung.
+ *
+ * Result: true and either *rung_ret set and *is_auto_ret false, or, for NULL and "auto", *is_auto_ret
+ *         true and *rung_ret untouched. false: there is no such rung; both untouched.
+ */
+bool godwit_rung_parse(const char *name, struct godwit_rung *rung_ret, bool *is_auto_ret);
+
+/* The name that parses to this rung; "?" for one that is not valid. */
+void godwit_rung_name(struct godwit_rung rung, char name_ret[16]);
+
+bool godwit_rung_is_valid(struct godwit_rung rung);
+
+/* ---- codecs ---- */
+
+/* Blocks longer than this are refused by compress and by decompress. */
+#define GODWIT_CODEC_MAX_BYTES (1u << 20)
+
+/*
+ * One context a thread, with all that any codec needs. create allocates (the struct and zlib's state
+ * from alloc, which is copied; zstd's state inside libzstd) and runs each codec once at the heaviest
+ * rung of the ladder, so that neither compress with a ladder rung nor decompress of anything
+ * allocates afterwards. A heavier fixed rung, or a block above 64 KiB, allocates at its first call.
+ *
+ * create: 0 or -ENOMEM. destroy(NULL) does nothing.
+ */
+struct godwit_codec_ctx;
+int godwit_codec_ctx_create(const struct godwit_alloc *alloc, struct godwit_codec_ctx **ctx_ret);
+void godwit_codec_ctx_destroy(struct godwit_codec_ctx *ctx);
+
+/*
+ * godwit_codec_compress() - one block, on its own: no history, no header but the codec's own.
+ *
+ * Shape:  in and out do not overlap; in holds still during the call. A caller who wants "smaller or
+ *         not at all" passes out_cap_bytes = in_bytes - 1.
+ * Result: bytes written to out; 0: did not fit in out_cap_bytes (or an invalid rung, or an empty or too
+ *         long block); then out is undefined. Nothing is written behind out_cap_bytes.
+ */
+size_t godwit_codec_compress(struct godwit_codec_ctx *ctx, struct godwit_rung rung, const void *in,
+			     size_t in_bytes, void *out, size_t out_cap_bytes);
+
+/*
+ * godwit_codec_decompress() - the way back, from a peer that may be hostile.
+ *
+ * Result: true only if in, all of it, is one block of this codec and decodes to exactly out_bytes.
+ *         Nothing is written behind out_bytes, nothing is allocated, whatever in says; after false
+ *         out is undefined, and the context is as good as before.
+ */
+bool godwit_codec_decompress(struct godwit_codec_ctx *ctx, unsigned codec, const void *in,
+			     size_t in_bytes, void *out, size_t out_bytes);
+
+/* ---- the ladder: which rung for this block ---- */
+
+/*
+ * The rungs of auto, lightest first; 0 is always none. The choice is the rung with the least
+ *
+ *	predicted worker time + price * predicted bytes out
+ *
+ * where price is picoseconds of worker time that one byte less on the wire is worth. The same price for
+ * all workers makes the choice the best one over the whole mix of blocks (a Lagrange weight).
+ */
+enum { GODWIT_LADDER_MAX = 8, GODWIT_LADDER_KINDS = 2 };
+
+extern const unsigned godwit_ladder_rungs;
+struct godwit_rung godwit_ladder_rung(unsigned index);
+
+/* What is believed of one rung on one kind of block. */
+struct godwit_ladder_cell {
+	float out;		/* bytes out per byte in, 1 when it does not shrink */
+	float ns;		/* worker time per byte in */
+	uint32_t tried;		/* value of picks when it was last tried */
+};
+
+/* One per worker, in the caller's memory; no atomics. Fields are ladder.c's. */
+struct godwit_ladder {
+	struct godwit_ladder_kind {
+		struct godwit_ladder_cell cell[GODWIT_LADDER_MAX];
+		uint32_t picks;		/* blocks asked for */
+		uint32_t probe_at;	/* value of picks when the next probe is due */
+		uint32_t probe_gap;	/* blocks between probes: longer while they bring nothing */
+		uint32_t probing;	/* 1 + the rung being probed, 0 for none */
+		uint32_t chosen;	/* the best rung at the last choice */
+	} kind[GODWIT_LADDER_KINDS];
+};
+
+/* Priors measured on real guests. */
+void godwit_ladder_init(struct godwit_ladder *ladder);
+
+/* kind: 0 a block that is mostly deltas, 1 one of whole pages. Returns an index into the ladder. */
+unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
+			    uint64_t price_ps);
+
+/* What came of it: out_bytes = in_bytes when it did not shrink. */
+void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
+			 size_t out_bytes, uint64_t cpu_ns);
+
+/* ---- the price controller ---- */
+
+/* What happened since the last step. All but workers are differences over span_ns. */
+struct godwit_price_input {
+	uint64_t span_ns;		/* wall time */
+	uint64_t link_busy_ns;		/* the caller was writing frames */
+	uint64_t link_starved_ns;	/* the caller waited for workers and had nothing to write */
+	uint64_t worker_idle_ns;	/* sum over workers: no batch to encode */
+	uint64_t worker_cpu_ns;		/* sum over workers: encoding, CPU time */
+	uint64_t worker_wall_ns;	/* sum over workers: encoding, wall time */
+	uint32_t workers;
+	uint64_t wire_bytes;		/* written */
+	uint64_t retired_bytes;		/* guest bytes that they stand for */
+};
+
+/* One per source, in the caller's memory. Fields are price.c's. */
+struct godwit_price {
+	double log2_price;		/* of picoseconds per byte */
+	double step;			/* how far the next move goes, in log2 */
+	double retired_rate;		/* bytes per ns, smoothed */
+	double wire_rate;
+	double best_rate;		/* best retired_rate of late, and */
+	double best_log2_price;		/* the price that had it */
+	double base_rate;		/* retired_rate when the present climb began */
+	double base_log2_price;
+	double ceiling;			/* log2 price above which it did not pay, for now */
+	int32_t direction;
+	uint32_t climb;
+	uint32_t hold;
+	uint32_t steps;
+};
+
+void godwit_price_init(struct godwit_price *price);
+
+/* Called every few milliseconds by one thread; returns the new price_ps for godwit_ladder_pick(). */
+uint64_t godwit_price_step(struct godwit_price *price, const struct godwit_price_input *input);
+
+#endif
