@@ -20,14 +20,15 @@ set(calls mallocx rallocx xallocx sallocx dallocx sdallocx nallocx mallctl mallc
 set(wanted "")
 set(renamed "")
 foreach(call ${calls})
-	list(APPEND wanted -u ${call})
-	# Renamed first, kept second: objcopy matches --keep-global-symbol against the new name.
-	list(APPEND renamed --redefine-sym ${call}=godwit_je_${call} --keep-global-symbol=godwit_je_${call})
+	list(APPEND wanted -Wl,-u,${call})
+	# Kept under both names: binutils asks for the new one, llvm-objcopy for the old one.
+	list(APPEND renamed --redefine-sym ${call}=godwit_je_${call}
+		--keep-global-symbol=${call} --keep-global-symbol=godwit_je_${call})
 endforeach()
 
 set(GODWIT_JEMALLOC_OBJECT ${CMAKE_BINARY_DIR}/godwit_jemalloc.o)
 add_custom_command(OUTPUT ${GODWIT_JEMALLOC_OBJECT}
-	COMMAND ${CMAKE_LINKER} -r -o godwit_jemalloc.all.o ${wanted} ${GODWIT_JEMALLOC_ARCHIVE}
+	COMMAND ${CMAKE_C_COMPILER} -r -nostdlib -o godwit_jemalloc.all.o ${wanted} ${GODWIT_JEMALLOC_ARCHIVE}
 	COMMAND ${CMAKE_OBJCOPY} ${renamed} godwit_jemalloc.all.o ${GODWIT_JEMALLOC_OBJECT}
 	DEPENDS ${GODWIT_JEMALLOC_ARCHIVE}
 	WORKING_DIRECTORY ${CMAKE_BINARY_DIR}

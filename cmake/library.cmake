@@ -60,7 +60,7 @@ if(NOT GODWIT_SANITIZE)
 	# so do jemalloc's renamed calls, which are default as jemalloc built them.
 	set(merged ${CMAKE_BINARY_DIR}/godwit_static.o)
 	add_custom_command(OUTPUT ${merged}
-		COMMAND ${CMAKE_LINKER} -r -o godwit_static.all.o ${objects} ${jemalloc}
+		COMMAND ${CMAKE_C_COMPILER} -r -nostdlib -o godwit_static.all.o ${objects} ${jemalloc}
 		COMMAND ${CMAKE_OBJCOPY} --localize-hidden --wildcard "--localize-symbol=godwit_je_*"
 			godwit_static.all.o ${merged}
 		DEPENDS ${folder_targets} ${objects} ${jemalloc} godwit_jemalloc
