@@ -48,7 +48,7 @@ struct godwit_base_view {
 	uint64_t first_key;		/* the cache's key of page 0 */
 };
 
-/* False: no such block, or it was added since the last layout. */
+/* False: no such block. One that was added since the last layout has kind GODWIT_BASE_OFF until the next. */
 bool godwit_base_view(struct godwit_base *base, uint32_t block, struct godwit_base_view *view_ret);
 
 static inline uint64_t *godwit_base_row(const struct godwit_base_view *view, uint64_t page)
@@ -83,7 +83,10 @@ void godwit_base_next_round(struct godwit_base *base);
 /* Pages of all blocks. */
 uint64_t godwit_base_pages(const struct godwit_base *base);
 
-/* Memory of the layout in force: tables, slots and state bytes. */
+/*
+ * Memory of signatures or slots: what godwit_base_options.bytes bounds, so that an eighth of the guest
+ * is enough for a signature a line. One state byte a page (0.02 % of the guest) comes on top.
+ */
 uint64_t godwit_base_bytes(const struct godwit_base *base);
 
 /* enum godwit_base_kind in force: asked for signatures, it may be off for want of memory. */

@@ -25,23 +25,23 @@
  *
  *   call                       may run together with
  *   claim, release, drop       each other (other keys), wait-free
- *   init, move                 nothing
+ *   init, put, each            nothing
  *   used                       anything; what it gives is of a moment
  */
 #define GODWIT_PAGE_KEYS (UINT64_C(1) << 47)
 #define GODWIT_PAGE_NO_KEY UINT64_MAX
 
-/* Slots that may hold a page. One line holds their tags; the table of rates is in page_cache.c. */
-#define GODWIT_PAGE_WAYS 8u
+/* Slots that may hold a page; why four, and why one round: page_cache.c. */
+#define GODWIT_PAGE_WAYS 4u
 
-/* An entry used in this many rounds before the current one is not replaced. */
-#define GODWIT_PAGE_FRESH_ROUNDS 2u
+/* An entry used in the current round or this many before it is not replaced. */
+#define GODWIT_PAGE_FRESH_ROUNDS 1u
 
 struct godwit_page_cache {
 	/* Set by init, then read-only. */
 	uint64_t slots;
 	uint64_t sets;			/* slots / GODWIT_PAGE_WAYS, rounded up */
-	godwit_slot_tag *tag;		/* sets x GODWIT_PAGE_WAYS, 64-byte aligned */
+	godwit_slot_tag *tag;		/* sets x GODWIT_PAGE_WAYS, page aligned */
 	uint8_t *page;			/* slots x GODWIT_PAGE_BYTES, page aligned */
 };
 
@@ -95,24 +95,18 @@ void godwit_page_cache_release(struct godwit_page_slot *slot, uint64_t key, uint
 void godwit_page_cache_drop(struct godwit_page_cache *cache, uint64_t key);
 
 /*
- * godwit_page_cache_each() - call visit for every filled slot, in slot order, one thread alone.
- */
-typedef void (*godwit_page_visit_fn)(void *user, uint64_t key, const uint8_t *page);
-void godwit_page_cache_each(const struct godwit_page_cache *cache, godwit_page_visit_fn visit, void *user);
-
-/*
- * godwit_page_cache_move() - take over what fits of another cache; one thread alone.
+ * To carry pages from one cache to another, one thread alone.
  *
- * rekey:   gives the new key of an old one, or GODWIT_PAGE_NO_KEY for a page not to be kept.
- * from is empty afterwards; its pages' memory is given back to the system as they are copied, so that
- * both are never resident together. Where a set is full the entry used last stays. Returns how many
- * pages are kept.
+ * godwit_page_cache_each() calls visit for every filled slot, in slot order; page is the slot itself.
+ * godwit_page_cache_put() copies a page in, with the round it was last used in. False when its set is
+ * full of entries used as lately.
  */
-typedef uint64_t (*godwit_page_rekey_fn)(void *user, uint64_t key);
-uint64_t godwit_page_cache_move(struct godwit_page_cache *to, struct godwit_page_cache *from,
-				godwit_page_rekey_fn rekey, void *user);
+typedef void (*godwit_page_visit_fn)(void *user, uint64_t key, uint32_t round, uint8_t *page);
+void godwit_page_cache_each(struct godwit_page_cache *cache, godwit_page_visit_fn visit, void *user);
+bool godwit_page_cache_put(struct godwit_page_cache *cache, uint64_t key, uint32_t round,
+			   const uint8_t *page);
 
 /* Filled slots. */
-uint64_t godwit_page_cache_used(const struct godwit_page_cache *cache);
+uint64_t godwit_page_cache_used(struct godwit_page_cache *cache);
 
 #endif
