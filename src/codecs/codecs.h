@@ -70,8 +70,8 @@ void godwit_codec_ctx_destroy(struct godwit_codec_ctx *ctx);
  *
  * Shape:  in and out do not overlap; in holds still during the call. A caller who wants "smaller or
  *         not at all" passes out_cap_bytes = in_bytes - 1.
- * Result: bytes written to out; 0: did not fit in out_cap_bytes (or an invalid rung, or an empty or too
- *         long block); then out is undefined. Nothing is written behind out_cap_bytes.
+ * Result: bytes written to out; 0: did not fit in out_cap_bytes (or the block is empty or too long); then
+ *         out is undefined. Nothing is written behind out_cap_bytes. An invalid rung is a bug.
  */
 size_t godwit_codec_compress(struct godwit_codec_ctx *ctx, struct godwit_rung rung, const void *in,
 			     size_t in_bytes, void *out, size_t out_cap_bytes);
@@ -101,22 +101,21 @@ enum { GODWIT_LADDER_MAX = 8, GODWIT_LADDER_KINDS = 2 };
 extern const unsigned godwit_ladder_rungs;
 struct godwit_rung godwit_ladder_rung(unsigned index);
 
-/* What is believed of one rung on one kind of block. */
-struct godwit_ladder_cell {
-	float out;		/* bytes out per byte in, 1 when it does not shrink */
-	float ns;		/* worker time per byte in */
-	uint32_t tried;		/* value of picks when it was last tried */
-};
-
 /* One per worker, in the caller's memory; no atomics. Fields are ladder.c's. */
 struct godwit_ladder {
 	struct godwit_ladder_kind {
-		struct godwit_ladder_cell cell[GODWIT_LADDER_MAX];
+		float content;		/* how well the last blocks shrank, 1 = as the priors say */
+		float slowness;		/* how slow the last blocks were, 1 = as the priors say */
+		struct {
+			float depth;	/* log2(bytes in / bytes out) at content 1 */
+			float ns;	/* worker time per byte in at slowness 1 */
+		} rung[GODWIT_LADDER_MAX];
 		uint32_t picks;		/* blocks asked for */
 		uint32_t probe_at;	/* value of picks when the next probe is due */
 		uint32_t probe_gap;	/* blocks between probes: longer while they bring nothing */
-		uint32_t probing;	/* 1 + the rung being probed, 0 for none */
-		uint32_t chosen;	/* the best rung at the last choice */
+		uint32_t last;		/* rung of the block learned last */
+		uint32_t probes;	/* probes so far */
+		bool is_probing;	/* the block picked last was one */
 	} kind[GODWIT_LADDER_KINDS];
 };
 
@@ -127,7 +126,7 @@ void godwit_ladder_init(struct godwit_ladder *ladder);
 unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
 			    uint64_t price_ps);
 
-/* What came of it: out_bytes = in_bytes when it did not shrink. */
+/* What came of it: out_bytes = in_bytes when it did not shrink; cpu_ns = 0 when it was not measured. */
 void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
 			 size_t out_bytes, uint64_t cpu_ns);
 
@@ -148,24 +147,33 @@ struct godwit_price_input {
 
 /* One per source, in the caller's memory. Fields are price.c's. */
 struct godwit_price {
-	double log2_price;		/* of picoseconds per byte */
-	double step;			/* how far the next move goes, in log2 */
+	struct godwit_price_input sum;	/* inputs not acted upon yet */
+	double octave;			/* log2 of the price in picoseconds */
+	double gain;			/* octaves a step takes when the imbalance is complete */
+	double imbalance;		/* at the last step: above 0 workers idle, below 0 the link */
 	double retired_rate;		/* bytes per ns, smoothed */
 	double wire_rate;
-	double best_rate;		/* best retired_rate of late, and */
-	double best_log2_price;		/* the price that had it */
-	double base_rate;		/* retired_rate when the present climb began */
-	double base_log2_price;
-	double ceiling;			/* log2 price above which it did not pay, for now */
-	int32_t direction;
-	uint32_t climb;
-	uint32_t hold;
-	uint32_t steps;
+	double preempted;		/* share of encoding time without a processor, smoothed */
+	struct godwit_price_mark {	/* a place to compare with */
+		double octave;
+		double retired_rate;
+		double wire_rate;
+		uint32_t step;
+	} mark;
+	uint32_t mode;			/* enum mode */
+	uint32_t step;			/* steps taken */
+	uint32_t until;			/* step at which the mode, or the truce, is over */
+	uint32_t patience;		/* how long to hold after the next disappointment, in steps */
+	uint32_t truce_until;		/* preemption is not acted upon before this step */
 };
 
 void godwit_price_init(struct godwit_price *price);
 
-/* Called every few milliseconds by one thread; returns the new price_ps for godwit_ladder_pick(). */
+/*
+ * Called every few milliseconds by one thread; returns the new price_ps for godwit_ladder_pick(). A
+ * link that is starved makes it fall, workers that idle make it rise, as long as that brings more
+ * guest bytes over (price.c). Time that is neither busy nor starved is the caller's own.
+ */
 uint64_t godwit_price_step(struct godwit_price *price, const struct godwit_price_input *input);
 
 #endif

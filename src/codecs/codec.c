@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * codec.c - one table over none, LZ4, zstd and zlib
+ *
+ * Each codec is called through the interface that writes the fewest bytes round the data, because the
+ * frame that carries a block has its length, its decoded length and a checksum already: LZ4's block
+ * format (no header), zstd without content size and checksum (6 bytes of header; the 4 of the magic
+ * can only be left out through libzstd's unstable interface), raw deflate (no header).
+ *
+ * The input of decompress comes from the other host. Each decoder is told the exact room; what must be
+ * added to that:
+ *  - libzstd may be built with decoders for the formats before zstd 0.8, chosen by the magic, and takes
+ *    any number of frames after one another. Those decoders allocate and are not looked after any
+ *    more, so exactly one frame with today's magic is let through.
+ *  - zlib allocates its window the first time that a stream stops before its end, so create() decodes
+ *    such a stream once.
+ *
+ * libzstd gives memory back: a context that for 128 calls has used less than a third of its workspace
+ * frees it and allocates a smaller one, and the workspace follows the size of the block. Blocks of deltas
+ * are small and blocks of whole pages are not, so a mix of them would allocate for ever. A full-size
+ * block of zeros before the 128th small one holds the workspace: 6 us in 100 blocks.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdalign.h>
+#include <string.h>
+
+#include <lz4.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "codecs/codecs.h"
+
+#define ZSTD_SMALL_BYTES (60u << 10)
+#define ZSTD_SMALL_CALLS 100u
+/* 64 KiB at this level take 648 KiB: more than a third of what any level takes (19: 1749 KiB). */
+#define ZSTD_HOLD_LEVEL 3
+#define FULL_BYTES (64u << 10)
+
+/* LZ4_sizeofState() of 1.9.4 is 16416; create() compares. */
+#define LZ4_STATE_BYTES 16448u
+
+struct godwit_codec_ctx {
+	struct godwit_alloc alloc;
+
+	ZSTD_CCtx *zstd_c;
+	ZSTD_DCtx *zstd_d;
+	int zstd_level;			/* that zstd_c is set to */
+	unsigned zstd_small_calls;	/* since the last block that needed much of the workspace */
+
+	z_stream deflate;
+	z_stream inflate;
+	bool has_deflate;
+	bool has_inflate;
+	int deflate_level;
+
+	alignas(64) uint8_t lz4[LZ4_STATE_BYTES];
+};
+
+/* Reading this is all that is ever done to it: zeros to compress. */
+static uint8_t zeros[FULL_BYTES];
+
+/* ---- none ---- */
+
+static size_t none_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
+			    void *out, size_t out_cap_bytes)
+{
+	if (in_bytes > out_cap_bytes)
+		return 0;
+	memcpy(out, in, in_bytes);
+	return in_bytes;
+}
+
+static bool none_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t in_bytes, void *out,
+			    size_t out_bytes)
+{
+	if (in_bytes != out_bytes)
+		return false;
+	memcpy(out, in, in_bytes);
+	return true;
+}
+
+/* ---- LZ4 ---- */
+
+static size_t lz4_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
+			   void *out, size_t out_cap_bytes)
+{
+	int got = LZ4_compress_fast_extState(ctx->lz4, in, out, (int)in_bytes, (int)out_cap_bytes, level);
+
+	return got > 0 ? (size_t)got : 0;
+}
+
+static bool lz4_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t in_bytes, void *out,
+			   size_t out_bytes)
+{
+	return LZ4_decompress_safe(in, out, (int)in_bytes, (int)out_bytes) == (int)out_bytes;
+}
+
+/* ---- zstd ---- */
+
+static bool zstd_set_level(struct godwit_codec_ctx *ctx, int level)
+{
+	if (level == ctx->zstd_level)
+		return true;
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(ctx->zstd_c, ZSTD_c_compressionLevel, level)))
+		return false;
+	ctx->zstd_level = level;
+	return true;
+}
+
+/* Use as much workspace as a full block at this level does. These zeros come to 20 bytes. */
+static bool zstd_use_workspace(struct godwit_codec_ctx *ctx, int level)
+{
+	uint8_t out[256];
+
+	ctx->zstd_small_calls = 0;
+	return zstd_set_level(ctx, level) &&
+	       !ZSTD_isError(ZSTD_compress2(ctx->zstd_c, out, sizeof(out), zeros, sizeof(zeros)));
+}
+
+static size_t zstd_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
+			    void *out, size_t out_cap_bytes)
+{
+	size_t got;
+
+	if (in_bytes >= ZSTD_SMALL_BYTES && level >= ZSTD_HOLD_LEVEL)
+		ctx->zstd_small_calls = 0;
+	else if (++ctx->zstd_small_calls >= ZSTD_SMALL_CALLS && !zstd_use_workspace(ctx, ZSTD_HOLD_LEVEL))
+		return 0;
+	if (!zstd_set_level(ctx, level))
+		return 0;
+	got = ZSTD_compress2(ctx->zstd_c, out, out_cap_bytes, in, in_bytes);
+	return ZSTD_isError(got) ? 0 : got;
+}
+
+static bool zstd_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t in_bytes, void *out,
+			    size_t out_bytes)
+{
+	static const uint8_t magic[4] = { 0x28, 0xb5, 0x2f, 0xfd };
+
+	if (in_bytes < sizeof(magic) || memcmp(in, magic, sizeof(magic)))
+		return false;
+	if (ZSTD_findFrameCompressedSize(in, in_bytes) != in_bytes)
+		return false;
+	return ZSTD_decompressDCtx(ctx->zstd_d, out, out_bytes, in, in_bytes) == out_bytes;
+}
+
+static int zstd_create(struct godwit_codec_ctx *ctx)
+{
+	ctx->zstd_c = ZSTD_createCCtx();
+	ctx->zstd_d = ZSTD_createDCtx();
+	if (!ctx->zstd_c || !ctx->zstd_d)
+		return -ENOMEM;
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(ctx->zstd_c, ZSTD_c_contentSizeFlag, 0)) ||
+	    ZSTD_isError(ZSTD_CCtx_setParameter(ctx->zstd_c, ZSTD_c_checksumFlag, 0)))
+		return -ENOMEM;
+	for (unsigned i = 0; i < godwit_ladder_rungs; i++) {
+		struct godwit_rung rung = godwit_ladder_rung(i);
+
+		if (rung.codec == GODWIT_CODEC_ZSTD && !zstd_use_workspace(ctx, rung.level))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* ---- zlib ---- */
+
+static voidpf zlib_alloc(voidpf opaque, uInt items, uInt bytes)
+{
+	const struct godwit_alloc *alloc = opaque;
+
+	return alloc->alloc(alloc->user, (size_t)items * bytes);
+}
+
+static void zlib_free(voidpf opaque, voidpf mem)
+{
+	const struct godwit_alloc *alloc = opaque;
+
+	alloc->free(alloc->user, mem);
+}
+
+static size_t zlib_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
+			    void *out, size_t out_cap_bytes)
+{
+	z_stream *z = &ctx->deflate;
+
+	if (deflateReset(z) != Z_OK)
+		return 0;
+	/* zlib does not write through next_in; its type is older than const. */
+	z->next_in = (Bytef *)(uintptr_t)in;
+	z->avail_in = 0;
+	z->next_out = out;
+	z->avail_out = (uInt)out_cap_bytes;
+	if (level != ctx->deflate_level && deflateParams(z, level, Z_DEFAULT_STRATEGY) != Z_OK)
+		return 0;
+	ctx->deflate_level = level;
+	z->avail_in = (uInt)in_bytes;
+	if (deflate(z, Z_FINISH) != Z_STREAM_END)
+		return 0;
+	return out_cap_bytes - z->avail_out;
+}
+
+static bool zlib_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t in_bytes, void *out,
+			    size_t out_bytes)
+{
+	z_stream *z = &ctx->inflate;
+
+	if (inflateReset(z) != Z_OK)
+		return false;
+	z->next_in = (Bytef *)(uintptr_t)in;
+	z->avail_in = (uInt)in_bytes;
+	z->next_out = out;
+	z->avail_out = (uInt)out_bytes;
+	return inflate(z, Z_FINISH) == Z_STREAM_END && !z->avail_in && !z->avail_out;
+}
+
+static int zlib_create(struct godwit_codec_ctx *ctx)
+{
+	/* A stored block of 16 bytes that ends after 4: inflate() must now get its window. */
+	static const uint8_t cut[] = { 0x01, 0x10, 0x00, 0xef, 0xff, 1, 2, 3, 4 };
+	uint8_t out[16];
+
+	ctx->deflate = (z_stream){ .zalloc = zlib_alloc, .zfree = zlib_free, .opaque = &ctx->alloc };
+	ctx->inflate = ctx->deflate;
+	ctx->deflate_level = 1;
+	ctx->has_deflate = deflateInit2(&ctx->deflate, ctx->deflate_level, Z_DEFLATED, -MAX_WBITS, 8,
+					Z_DEFAULT_STRATEGY) == Z_OK;
+	ctx->has_inflate = inflateInit2(&ctx->inflate, -MAX_WBITS) == Z_OK;
+	if (!ctx->has_deflate || !ctx->has_inflate)
+		return -ENOMEM;
+	zlib_decompress(ctx, cut, sizeof(cut), out, sizeof(out));
+	return ctx->inflate.avail_in || ctx->inflate.total_out != 4 ? -ENOMEM : 0;
+}
+
+/* ---- the table ---- */
+
+static const struct codec {
+	size_t (*compress)(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
+			   void *out, size_t out_cap_bytes);
+	bool (*decompress)(struct godwit_codec_ctx *ctx, const void *in, size_t in_bytes, void *out,
+			   size_t out_bytes);
+} codecs[GODWIT_CODECS] = {
+	[GODWIT_CODEC_NONE] = { none_compress, none_decompress },
+	[GODWIT_CODEC_LZ4] = { lz4_compress, lz4_decompress },
+	[GODWIT_CODEC_ZSTD] = { zstd_compress, zstd_decompress },
+	[GODWIT_CODEC_ZLIB] = { zlib_compress, zlib_decompress },
+};
+
+size_t godwit_codec_compress(struct godwit_codec_ctx *ctx, struct godwit_rung rung, const void *in,
+			     size_t in_bytes, void *out, size_t out_cap_bytes)
+{
+	assert(godwit_rung_is_valid(rung));
+	if (!in_bytes || in_bytes > GODWIT_CODEC_MAX_BYTES || !out_cap_bytes)
+		return 0;
+	/* The codecs count in int: no more room than any of them could need. */
+	if (out_cap_bytes > 2 * GODWIT_CODEC_MAX_BYTES)
+		out_cap_bytes = 2 * GODWIT_CODEC_MAX_BYTES;
+	return codecs[rung.codec].compress(ctx, rung.level, in, in_bytes, out, out_cap_bytes);
+}
+
+bool godwit_codec_decompress(struct godwit_codec_ctx *ctx, unsigned codec, const void *in,
+			     size_t in_bytes, void *out, size_t out_bytes)
+{
+	if (codec >= GODWIT_CODECS || !in_bytes || !out_bytes || in_bytes > GODWIT_CODEC_MAX_BYTES ||
+	    out_bytes > GODWIT_CODEC_MAX_BYTES)
+		return false;
+	return codecs[codec].decompress(ctx, in, in_bytes, out, out_bytes);
+}
+
+int godwit_codec_ctx_create(const struct godwit_alloc *alloc, struct godwit_codec_ctx **ctx_ret)
+{
+	struct godwit_codec_ctx *ctx;
+	int err;
+
+	if ((size_t)LZ4_sizeofState() > sizeof(ctx->lz4))
+		return -ENOMEM;
+	ctx = alloc->alloc(alloc->user, sizeof(*ctx));
+	if (!ctx)
+		return -ENOMEM;
+	memset(ctx, 0, sizeof(*ctx));
+	ctx->alloc = *alloc;
+	/* Below every level there is, so that the first one set is set. */
+	ctx->zstd_level = -1000;
+	err = zstd_create(ctx);
+	if (!err)
+		err = zlib_create(ctx);
+	if (err) {
+		godwit_codec_ctx_destroy(ctx);
+		return err;
+	}
+	*ctx_ret = ctx;
+	return 0;
+}
+
+void godwit_codec_ctx_destroy(struct godwit_codec_ctx *ctx)
+{
+	struct godwit_alloc alloc;
+
+	if (!ctx)
+		return;
+	if (ctx->has_inflate)
+		inflateEnd(&ctx->inflate);
+	if (ctx->has_deflate)
+		deflateEnd(&ctx->deflate);
+	ZSTD_freeDCtx(ctx->zstd_d);
+	ZSTD_freeCCtx(ctx->zstd_c);
+	alloc = ctx->alloc;
+	alloc.free(alloc.user, ctx);
+}

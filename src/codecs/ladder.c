@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * ladder.c - which rung for this block, when nobody asked for a particular one
+ *
+ * Each block takes the rung with the least predicted worker time + price * predicted bytes out. That
+ * needs a prediction for every rung, while only one of them is tried. Two facts of real guests carry it:
+ *  - a block is like the block before it of the same kind, so the last result is the predictor;
+ *  - rungs move together: what shrinks twice as deep (in the logarithm of the ratio) under LZ4 does so
+ *    under zstd, and what does not shrink under one shrinks under none.
+ * So the belief is one quick number for the content times one slow number for each rung:
+ *
+ *	log2(in / out) of rung i = content * depth[i]	time of rung i = slowness * (fixed[i] + ns[i] * in)
+ *
+ * Blocks of one rung only move the quick number. The slow ones move when two rungs are tried one after
+ * the other, for only then is there something to compare.
+ *
+ * A probe is a block on a rung that is not believed best. Its neighbour is asked first, as a neighbour
+ * costs nearly the same. From the rung none nothing is learned about the content, so the probe there is
+ * the rung that this price would take were the content typical: that one costs less than not to
+ * compress a typical block, so at worst a probe doubles the cost of one block. Gaps between probes
+ * double, from 1/64 of the blocks to 1/256, while they bring nothing: less than 2 % is spent on them.
+ *
+ * At a price where two rungs cost the same, workers that all took the cheaper one would swing from all
+ * light to all heavy. A price that is spread by an eighth up and down, evenly from block to block, turns
+ * that edge into a slope, and mixing two neighbours is often the best there is.
+ *
+ * The rungs and their figures: 64 KiB blocks of changed pages of three guests on Sapphire Rapids, whole and as
+ * deltas, all on the convex hull of (time, bytes out) of some guest. zstd 2, 4, 5 and 7 to 19, zstd -2 to
+ * -20 and zlib were left out: off the hull, or less than 2 % away from a mix of the two rungs beside them.
+ */
+#include <assert.h>
+#include <float.h>
+#include <string.h>
+
+#include "codecs/approx.h"
+#include "codecs/codecs.h"
+
+#define RUNGS 7
+
+#define PROBE_GAP_MIN 64u
+#define PROBE_GAP_MAX 256u
+
+/* The content of a block is what it shrank to, but not above this: constant blocks are no guide. */
+#define CONTENT_MAX 4.0f
+
+static const struct prior {
+	struct godwit_rung rung;
+	float fixed_ns;				/* per call, whatever the size */
+	float depth[GODWIT_LADDER_KINDS];
+	float ns[GODWIT_LADDER_KINDS];
+} priors[RUNGS] = {
+	{ { GODWIT_CODEC_NONE, 0 }, 100, { 0, 0 }, { 0.06f, 0.08f } },
+	{ { GODWIT_CODEC_LZ4, 16 }, 300, { 0.87f, 0.95f }, { 1.05f, 1.00f } },
+	{ { GODWIT_CODEC_LZ4, 1 }, 300, { 1.25f, 1.30f }, { 2.00f, 1.45f } },
+	{ { GODWIT_CODEC_ZSTD, -1 }, 2500, { 1.59f, 1.62f }, { 2.90f, 2.10f } },
+	{ { GODWIT_CODEC_ZSTD, 1 }, 6000, { 1.80f, 1.73f }, { 3.00f, 2.40f } },
+	{ { GODWIT_CODEC_ZSTD, 3 }, 6500, { 1.83f, 1.77f }, { 3.50f, 2.75f } },
+	{ { GODWIT_CODEC_ZSTD, 6 }, 9000, { 1.89f, 1.83f }, { 11.0f, 8.30f } },
+};
+
+static_assert(RUNGS <= GODWIT_LADDER_MAX, "struct godwit_ladder has room for every rung");
+
+const unsigned godwit_ladder_rungs = RUNGS;
+
+struct godwit_rung godwit_ladder_rung(unsigned index)
+{
+	assert(index < RUNGS);
+	return priors[index].rung;
+}
+
+void godwit_ladder_init(struct godwit_ladder *ladder)
+{
+	memset(ladder, 0, sizeof(*ladder));
+	for (unsigned kind = 0; kind < GODWIT_LADDER_KINDS; kind++) {
+		struct godwit_ladder_kind *k = &ladder->kind[kind];
+
+		k->content = 1;
+		k->slowness = 1;
+		for (unsigned i = 0; i < RUNGS; i++) {
+			k->rung[i].depth = priors[i].depth[kind];
+			k->rung[i].ns = priors[i].ns[kind];
+		}
+		k->probe_gap = PROBE_GAP_MIN;
+		k->probe_at = PROBE_GAP_MIN;
+	}
+}
+
+static float predict_ns(const struct godwit_ladder_kind *k, unsigned i, size_t in_bytes)
+{
+	return k->slowness * (priors[i].fixed_ns + k->rung[i].ns * (float)in_bytes);
+}
+
+static unsigned cheapest(const struct godwit_ladder_kind *k, float content, size_t in_bytes,
+			 float price_ns)
+{
+	float least = FLT_MAX;
+	unsigned best = 0;
+
+	for (unsigned i = 0; i < RUNGS; i++) {
+		float out = (float)in_bytes * godwit_exp2f(-content * k->rung[i].depth);
+		float cost = predict_ns(k, i, in_bytes) + price_ns * out;
+
+		if (cost < least) {
+			least = cost;
+			best = i;
+		}
+	}
+	return best;
+}
+
+/* An even spread over [7/8, 9/8): multiples of the golden ratio never clump. */
+static float spread(uint32_t n)
+{
+	return 0.875f + 0.25f * (float)(n * 2654435769u >> 8) * 0x1p-24f;
+}
+
+static unsigned probe(const struct godwit_ladder_kind *k, unsigned best, size_t in_bytes, float price_ns)
+{
+	if (best == 0)
+		return cheapest(k, 1, in_bytes, price_ns);
+	if (best == RUNGS - 1)
+		return best - 1;
+	/* None is no probe: its result is known. */
+	return k->probes % 2 && best > 1 ? best - 1 : best + 1;
+}
+
+unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
+			    uint64_t price_ps)
+{
+	struct godwit_ladder_kind *k = &ladder->kind[kind];
+	float price_ns = (float)price_ps * 1e-3f;
+	unsigned best = cheapest(k, k->content, in_bytes, price_ns * spread(k->picks));
+	unsigned pick = best;
+
+	k->is_probing = false;
+	if ((int32_t)(k->picks - k->probe_at) >= 0) {
+		pick = probe(k, best, in_bytes, price_ns);
+		k->is_probing = pick != best;
+		k->probe_at = k->picks + k->probe_gap;
+		k->probes += k->is_probing;
+	}
+	k->picks++;
+	return pick;
+}
+
+/* How deep this block shrank against what was believed: content for every rung, depth for this one. */
+static void learn_depth(struct godwit_ladder_kind *k, unsigned index, float seen, bool is_comparison)
+{
+	float depth = k->rung[index].depth;
+	float miss = seen - k->content * depth;
+	float share = is_comparison ? 0.3f : 0.6f;
+
+	/* A rung that says little of the content (a small depth) moves it little. */
+	k->content += share * miss * depth / (depth * depth + 0.01f);
+	k->content = godwit_clampf(k->content, 0, CONTENT_MAX);
+	if (!is_comparison || k->content < 0.02f)
+		return;
+	depth += 0.3f * miss / godwit_clampf(k->content, 0.25f, CONTENT_MAX);
+	k->rung[index].depth = godwit_clampf(depth, 0.02f, 4);
+}
+
+static void learn_time(struct godwit_ladder_kind *k, unsigned index, size_t in_bytes, float ns,
+		       bool is_comparison)
+{
+	/* One measurement may be off by an interrupt. */
+	float ratio = godwit_clampf(ns / predict_ns(k, index, in_bytes), 0.25f, 4);
+
+	k->slowness *= 1 + 0.08f * (ratio - 1);
+	k->slowness = godwit_clampf(k->slowness, 0.05f, 50);
+	if (is_comparison)
+		k->rung[index].ns *= 1 + 0.08f * (ratio - 1);
+}
+
+void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
+			 size_t out_bytes, uint64_t cpu_ns)
+{
+	struct godwit_ladder_kind *k = &ladder->kind[kind];
+	bool is_comparison = index != k->last;
+	float seen;
+
+	if (!in_bytes || !out_bytes)
+		return;
+	/* None shows neither what the content is nor how fast the others would be. */
+	if (index == 0)
+		return;
+	seen = godwit_log2f((float)in_bytes / (float)out_bytes);
+	if (k->is_probing) {
+		float miss = seen - k->content * k->rung[index].depth;
+		bool is_news = miss > 0.15f || miss < -0.15f;
+
+		k->probe_gap = is_news ? PROBE_GAP_MIN : k->probe_gap * 2;
+		if (k->probe_gap > PROBE_GAP_MAX)
+			k->probe_gap = PROBE_GAP_MAX;
+		k->probe_at = k->picks + k->probe_gap;
+		k->is_probing = false;
+	}
+	learn_depth(k, index, seen, is_comparison);
+	if (cpu_ns)
+		learn_time(k, index, in_bytes, (float)cpu_ns, is_comparison);
+	k->last = index;
+}

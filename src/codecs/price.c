@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * price.c - what a byte on the wire is worth just now, in worker time
+ *
+ * A pipeline of W workers and one link moves most when neither waits for the other, or when the one that
+ * does not wait cannot be helped any more. So the price follows the imbalance: workers idle -> dearer
+ * bytes, heavier rungs; the link starved -> cheaper bytes, lighter rungs. It moves in octaves, for what
+ * matters spans six powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
+ * at 1 us a byte every block takes the heaviest rung. The gain grows while the imbalance keeps its sign and
+ * halves when it turns, so a far goal is reached in a dozen steps and a near one is not overshot for ever.
+ *
+ * That alone goes wrong where the link is not what holds the link up. A receiver that decodes slowly, or
+ * a socket short of processor time, looks like a busy link: workers idle, rungs get heavier, and that
+ * takes time from the very thing that lacks it. Hence two checks, with guest bytes retired per second
+ * as the judge:
+ *  - a climb is compared with the place where it began. On a link, heavier rungs send the same bytes per
+ *    second and retire more. Where the wire slowed down and no more was retired, the climb did not pay.
+ *  - encoding threads that wait for a processor mean that processors are short, whatever the link says.
+ * Either leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
+ * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
+ * by a truce in which preemption is not acted upon.
+ *
+ * Pure: the time is in the input, and equal inputs give equal prices.
+ */
+#include <string.h>
+
+#include "codecs/approx.h"
+#include "codecs/codecs.h"
+
+enum mode {
+	FOLLOW,			/* the imbalance */
+	DESCEND,		/* step by step while it retires more */
+	REST,			/* nothing but a starved link moves the price */
+};
+
+#define OCTAVE_MIN 9.0		/* 0.5 ns a byte */
+#define OCTAVE_MAX 20.0		/* 1 us */
+#define OCTAVE_START 14.0	/* 16 ns: zstd 1 or one rung lighter, on most content */
+
+#define GAIN_MIN 0.25
+#define GAIN_MAX 4.0
+#define MOVE_MAX 2.0		/* octaves a step */
+#define DEAD_BAND 0.02		/* waits of a batch at a drain are no imbalance */
+
+/* A step is taken once this much is known, or this much time has passed. */
+#define STEP_NS 4000000u
+#define STEP_BYTES (1u << 20)
+#define STEP_LATEST_NS 40000000u
+
+#define PREEMPTED_MUCH 0.15
+#define JUDGE_STEPS 6		/* rates follow in 3 steps: see smooth() */
+#define MARK_STEPS 96		/* a mark older than this says nothing */
+#define DESCENT 1.5		/* octaves between two comparisons */
+#define PATIENCE_MIN 32
+#define PATIENCE_MAX 1024
+
+void godwit_price_init(struct godwit_price *price)
+{
+	memset(price, 0, sizeof(*price));
+	price->octave = OCTAVE_START;
+	price->gain = 1;
+	price->mode = FOLLOW;
+	price->patience = PATIENCE_MIN;
+	price->mark.octave = OCTAVE_START;
+}
+
+static double clamp(double x, double low, double high)
+{
+	return x < low ? low : x > high ? high : x;
+}
+
+static void smooth(double *mean, double x, bool is_first)
+{
+	*mean = is_first ? x : *mean + (x - *mean) / 3;
+}
+
+static void add(struct godwit_price_input *sum, const struct godwit_price_input *in)
+{
+	sum->span_ns += in->span_ns;
+	sum->link_busy_ns += in->link_busy_ns;
+	sum->link_starved_ns += in->link_starved_ns;
+	sum->worker_idle_ns += in->worker_idle_ns;
+	sum->worker_cpu_ns += in->worker_cpu_ns;
+	sum->worker_wall_ns += in->worker_wall_ns;
+	sum->workers = in->workers;
+	sum->wire_bytes += in->wire_bytes;
+	sum->retired_bytes += in->retired_bytes;
+}
+
+static bool is_enough(const struct godwit_price_input *sum)
+{
+	return sum->span_ns >= STEP_LATEST_NS ||
+	       (sum->span_ns >= STEP_NS && sum->retired_bytes >= STEP_BYTES);
+}
+
+static void set_mark(struct godwit_price *p)
+{
+	p->mark.octave = p->octave;
+	p->mark.retired_rate = p->retired_rate;
+	p->mark.wire_rate = p->wire_rate;
+	p->mark.step = p->step;
+}
+
+static void move(struct godwit_price *p, double octaves)
+{
+	p->octave = clamp(p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX), OCTAVE_MIN, OCTAVE_MAX);
+}
+
+static void begin_descent(struct godwit_price *p)
+{
+	set_mark(p);
+	p->mode = DESCEND;
+	p->until = p->step + JUDGE_STEPS;
+	move(p, -DESCENT);
+}
+
+static void begin_rest(struct godwit_price *p)
+{
+	p->mode = REST;
+	p->until = p->step + p->patience;
+	p->patience = p->patience * 2 < PATIENCE_MAX ? p->patience * 2 : PATIENCE_MAX;
+}
+
+static void descend(struct godwit_price *p)
+{
+	if (p->step < p->until)
+		return;
+	if (p->retired_rate > p->mark.retired_rate * 1.02 && p->octave > OCTAVE_MIN) {
+		begin_descent(p);
+		return;
+	}
+	if (p->retired_rate < p->mark.retired_rate * 0.98)
+		/* It was better before: the link is the limit, and preemption a side show. */
+		p->truce_until = p->step + 4 * p->patience;
+	p->octave = p->mark.octave;
+	begin_rest(p);
+}
+
+/* Has the climb from the mark to here done harm? */
+static bool did_not_pay(const struct godwit_price *p)
+{
+	double wire = p->wire_rate / p->mark.wire_rate;
+	double retired = p->retired_rate / p->mark.retired_rate;
+
+	return (wire < 0.93 && retired < 1.02) || (wire < 0.98 && retired < 0.96);
+}
+
+static void follow(struct godwit_price *p, double imbalance)
+{
+	bool is_short = p->preempted > PREEMPTED_MUCH && p->step >= p->truce_until;
+	bool has_turned = imbalance * p->imbalance < 0;
+
+	if (is_short && imbalance > 0) {
+		begin_descent(p);
+		return;
+	}
+	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.4), GAIN_MIN, GAIN_MAX);
+	p->imbalance = imbalance;
+	if (imbalance < 0 || p->step - p->mark.step > MARK_STEPS) {
+		move(p, p->gain * imbalance);
+		set_mark(p);
+		return;
+	}
+	if (p->octave >= p->mark.octave + 1 && p->step - p->mark.step >= JUDGE_STEPS) {
+		if (did_not_pay(p)) {
+			p->octave = p->mark.octave;
+			begin_descent(p);
+			return;
+		}
+		if (p->retired_rate > p->mark.retired_rate * 1.02) {
+			set_mark(p);
+			p->patience = PATIENCE_MIN;
+		}
+	}
+	move(p, p->gain * imbalance);
+}
+
+static void act(struct godwit_price *p, const struct godwit_price_input *sum)
+{
+	double span = (double)sum->span_ns;
+	double idle = clamp((double)sum->worker_idle_ns / (span * sum->workers), 0, 1);
+	double starved = clamp((double)sum->link_starved_ns / span, 0, 1);
+	double imbalance = idle - starved;
+	double preempted = 0;
+	bool is_first = p->step == 0;
+
+	if (sum->worker_wall_ns > sum->worker_cpu_ns)
+		preempted = 1 - (double)sum->worker_cpu_ns / (double)sum->worker_wall_ns;
+	smooth(&p->preempted, preempted, is_first);
+	smooth(&p->retired_rate, (double)sum->retired_bytes / span, is_first);
+	smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
+	if (is_first)
+		set_mark(p);
+	p->step++;
+
+	if (imbalance < DEAD_BAND && imbalance > -DEAD_BAND)
+		imbalance = 0;
+	if (p->mode == REST && p->step >= p->until) {
+		p->mode = FOLLOW;
+		set_mark(p);
+	}
+	if (imbalance < 0 && p->mode != FOLLOW) {
+		/* Nobody doubts a starved link. */
+		p->mode = FOLLOW;
+		set_mark(p);
+	}
+	if (p->mode == DESCEND)
+		descend(p);
+	else if (p->mode == FOLLOW)
+		follow(p, imbalance);
+}
+
+uint64_t godwit_price_step(struct godwit_price *price, const struct godwit_price_input *input)
+{
+	add(&price->sum, input);
+	if (is_enough(&price->sum)) {
+		/* Nothing written: nothing flows, and idle workers mean nothing. */
+		if (price->sum.wire_bytes && price->sum.workers)
+			act(price, &price->sum);
+		memset(&price->sum, 0, sizeof(price->sum));
+	}
+	return (uint64_t)godwit_exp2f((float)price->octave);
+}
