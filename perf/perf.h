@@ -123,6 +123,24 @@ void image_unload(struct image *image);
 /* Zeroed page-aligned memory, huge pages asked for; exits 1 when there is none. munmap()ed by the caller. */
 void *map_memory(size_t bytes);
 
+/* ---- pages of a running process (util_process.c) ---- */
+
+/* Runs of up to 64 neighbouring resident pages, drawn at random over all writable memory. */
+struct process_sample {
+	int pid;
+	uint64_t mapped_pages;		/* in the mappings that were looked at */
+	uint64_t resident_pages;
+	uint64_t swapped_pages;		/* never read: that would bring them in */
+	uint64_t pages;			/* in the sample */
+	uint64_t *address;		/* of each, ascending */
+};
+/* Choose at most max_pages; is_largest_only: of the largest mapping alone. Exits 1 with the reason. */
+void process_sample_choose(struct process_sample *sample, int pid, uint64_t max_pages,
+			   bool is_largest_only);
+/* Read them to pages[sample->pages][4096]. One that is gone reads as zero. The process is not stopped. */
+void process_sample_read(const struct process_sample *sample, uint8_t *pages);
+void process_sample_free(struct process_sample *sample);
+
 /* ---- aligned text tables (util_table.c) ---- */
 
 /*
