@@ -94,7 +94,7 @@ struct godwit_save {
 /*
  * godwit_save_lines() - copy a guest page and say which lines differ from what signatures remember.
  *
- * Shape:   guest, copy are 4096 bytes, any alignment (64 is fast). granule_bytes is 64, 128 or 256; a
+ * Shape:   guest, copy are 4096 bytes; guest is aligned to 8 at least, copy best to 64. granule_bytes is 64, 128 or 256; a
  *          row holds 4096 / granule_bytes signatures. old_sigs is the row of the last contents, or NULL
  *          when nothing is known; new_sigs receives the row of these, and may be the same row.
  *          delta_out has GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK (not touched if old_sigs is NULL).
@@ -109,7 +109,7 @@ void godwit_save_lines(const struct godwit_signer *signer, unsigned granule_byte
 /*
  * godwit_save_words() - bring a kept page up to date and say which words differed.
  *
- * Shape:   guest is 4096 bytes; base_page is the old contents in and the new contents out; delta_out
+ * Shape:   guest is 4096 bytes aligned to 8 at least; base_page, best aligned to 64, is the old contents in and the new contents out; delta_out
  *          has GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK. No overlap.
  * Result:  *ret; base_page holds the page (only changed lines of it are written); a words delta is at
  *          delta_out, unless map is 0. The delta applied to the old contents gives base_page.
@@ -177,13 +177,13 @@ static inline void godwit_prefetch_page(const void *page)
 
 /*
  * The dispatch table, for tests and benchmarks; everybody else calls the functions above, which go
- * through the best variant. Signatures are as theirs.
+ * through the best variant. What is not here is the same code on every CPU: checks, and what a memcpy
+ * of lines does well enough.
  */
 struct godwit_delta_variant {
 	const char *name;		/* "scalar", "avx2", "avx512" */
 	uint32_t cpu;			/* GODWIT_DELTA_CPU_ flags it needs */
 	void (*words_apply)(const uint8_t *in, uint8_t *page);
-	void (*lines_apply)(const uint8_t *in, uint8_t *page);
 	void (*save_lines)(const struct godwit_signer *signer, unsigned granule_bytes,
 			   const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
 			   uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret);
@@ -192,8 +192,6 @@ struct godwit_delta_variant {
 	void (*save_plain)(const void *guest, uint8_t *copy, struct godwit_save *ret);
 	enum godwit_xbzrle (*xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page,
 					    uint8_t *out, size_t out_cap, size_t *out_bytes_ret);
-	enum godwit_xbzrle (*xbzrle_encode_lines)(uint64_t map, const uint8_t *page, uint8_t *out,
-						  size_t out_cap, size_t *out_bytes_ret);
 	bool (*xbzrle_decode)(const uint8_t *in, size_t in_bytes, uint8_t *page);
 };
 

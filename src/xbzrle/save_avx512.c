@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * save_avx512.c - one pass over a live guest page: a register per line
+ *
+ * Two phases. The first reads each guest line into a register once and from there stores, signs and
+ * compares it, without a branch, so that it runs at the speed the page arrives from memory. The second
+ * visits changed lines only, in our own copy, which is in the first-level cache by then. In one phase
+ * the mispredicted branches of the second would stall the loads of the first.
+ *
+ * Signatures: a line times its secret words is two carry-less multiplications a register, whose four
+ * 128-bit lanes add up to one unreduced sum. Lanes of eight lines are added, transposed and reduced
+ * together, so that eight signatures cost 16 multiplications and about 40 light instructions.
+ */
+#include <immintrin.h>
+
+#include "xbzrle/kernels.h"
+
+/*
+ * The value is opaque from here on: the compiler may not go back to memory for it, as it otherwise may
+ * when it runs short of registers.
+ */
+static inline __m512i read_guest(const void *line)
+{
+	__m512i v = _mm512_loadu_si512(line);
+
+	__asm__("" : "+v"(v));
+	return v;
+}
+
+static inline __m512i xor3(__m512i a, __m512i b, __m512i c)
+{
+	return _mm512_ternarylogic_epi64(a, b, c, 0x96);
+}
+
+/* Four lanes whose sum is the unreduced product. */
+static inline __m512i multiply(__m512i m, __m512i key)
+{
+	return _mm512_xor_si512(_mm512_clmulepi64_epi128(m, key, 0x00),
+				_mm512_clmulepi64_epi128(m, key, 0x11));
+}
+
+/* Lanes of a, b, c, d added up: one 128-bit sum each, in the order a c b d. */
+static inline __m512i add_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+	__m512i ab = _mm512_xor_si512(_mm512_mask_blend_epi64(0xf0, a, b),
+				      _mm512_shuffle_i64x2(a, b, 0x4e));
+	__m512i cd = _mm512_xor_si512(_mm512_mask_blend_epi64(0xf0, c, d),
+				      _mm512_shuffle_i64x2(c, d, 0x4e));
+	__m512i swap = _mm512_mask_blend_epi64(0xcc, cd, ab);
+
+	return _mm512_xor_si512(_mm512_mask_blend_epi64(0xcc, ab, cd),
+				_mm512_shuffle_i64x2(swap, swap, 0xb1));
+}
+
+/*
+ * hi * x^64 + lo, reduced: hi * (x^4 + x^3 + x + 1). Of that product hi << 1, << 3 and << 4 leave at the
+ * top; what they carry out, times the tail again, depends on the top four bits of hi alone.
+ */
+static inline __m512i reduce(__m512i lo, __m512i hi)
+{
+	/* Entry p is (p ^ p >> 1 ^ p >> 3) times GF64_TAIL; entry 0 serves the seven empty bytes too. */
+	const __m512i carry = _mm512_broadcast_i32x4(_mm_setr_epi8(
+		0x00, 0x1b, 0x2d, 0x36, 0x5a, 0x41,
+		0x77, 0x6c, (char)0xaf, (char)0xb4, (char)0x82,
+		(char)0x99, (char)0xf5, (char)0xee, (char)0xd8, (char)0xc3));
+	__m512i sum = xor3(lo, hi, _mm512_slli_epi64(hi, 1));
+
+	sum = xor3(sum, _mm512_slli_epi64(hi, 3), _mm512_slli_epi64(hi, 4));
+	return _mm512_xor_si512(sum, _mm512_shuffle_epi8(carry, _mm512_srli_epi64(hi, 60)));
+}
+
+static inline __m512i sign_eight(const __m512i sum[8])
+{
+	const __m512i lo_at = _mm512_setr_epi64(0, 4, 2, 6, 8, 12, 10, 14);
+	const __m512i hi_at = _mm512_setr_epi64(1, 5, 3, 7, 9, 13, 11, 15);
+	__m512i p = add_lanes(sum[0], sum[1], sum[2], sum[3]);
+	__m512i q = add_lanes(sum[4], sum[5], sum[6], sum[7]);
+
+	return reduce(_mm512_permutex2var_epi64(p, lo_at, q),
+		      _mm512_permutex2var_epi64(p, hi_at, q));
+}
+
+static inline uint32_t put_lines_512(uint64_t map, const uint8_t *page, uint8_t *out)
+{
+	uint8_t *o = out + 8;
+
+	if (!map)
+		return 0;
+	store64(out, map);
+	for (; map; map &= map - 1, o += LINE_BYTES)
+		_mm512_storeu_si512(o, _mm512_loadu_si512(page + LINE_BYTES * _tzcnt_u64(map)));
+	return (uint32_t)(o - out);
+}
+
+/* page holds still, and is in the first-level cache: few pages pass the first line. */
+static inline void save_end(const uint8_t *page, struct godwit_save *ret)
+{
+	__m512i word = _mm512_set1_epi64((long long)load64(page));
+
+	ret->word = load64(page);
+	ret->is_fill = !_mm512_cmpneq_epi64_mask(word, _mm512_loadu_si512(page)) &&
+		       page_is_fill(page);
+}
+
+/* group_lines is a constant wherever this is inlined. */
+static inline __attribute__((always_inline)) uint64_t
+sign_page(const struct godwit_signer *signer, const unsigned group_lines, const uint8_t *guest,
+	  const uint64_t *old_sigs, uint64_t *new_sigs, uint8_t *copy)
+{
+	const unsigned groups = PAGE_LINES / group_lines;
+	uint64_t changed = 0;
+	__m512i key[4];
+
+	for (unsigned i = 0; i < 4; i++)
+		key[i] = _mm512_load_si512(signer->word + 8 * i);
+	for (unsigned g = 0; g < groups; g += 8) {
+		__m512i sum[8], sigs;
+
+#pragma GCC unroll 8
+		for (unsigned i = 0; i < 8; i++) {
+			sum[i] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+			for (unsigned j = 0; j < group_lines; j++) {
+				unsigned line = (g + i) * group_lines + j;
+				__m512i m = read_guest(guest + LINE_BYTES * line);
+
+				_mm512_storeu_si512(copy + LINE_BYTES * line, m);
+				sum[i] = _mm512_xor_si512(
+					sum[i], multiply(m, key[(i * group_lines + j) % 4]));
+			}
+		}
+		sigs = sign_eight(sum);
+		if (old_sigs)
+			changed |= (uint64_t)_mm512_cmpneq_epi64_mask(
+					   sigs, _mm512_loadu_si512(old_sigs + g)) << g;
+		_mm512_storeu_si512(new_sigs + g, sigs);
+	}
+	return changed;
+}
+
+GODWIT_RACY
+void godwit_save_lines_avx512(const struct godwit_signer *signer, unsigned granule_bytes,
+			      const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
+			      uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret)
+{
+	uint64_t map;
+
+	if (granule_bytes == 64) {
+		map = sign_page(signer, 1, guest, old_sigs, new_sigs, copy);
+	} else if (granule_bytes == 128) {
+		map = sign_page(signer, 2, guest, old_sigs, new_sigs, copy);
+		map = _pdep_u64(map, 0x5555555555555555u) * 3;
+	} else {
+		map = sign_page(signer, 4, guest, old_sigs, new_sigs, copy);
+		map = _pdep_u64(map, 0x1111111111111111u) * 15;
+	}
+	ret->map = old_sigs ? map : ~0ull;
+	ret->changed_words = 0;
+	ret->delta_bytes = old_sigs ? put_lines_512(map, copy, delta_out) : 0;
+	save_end(copy, ret);
+}
+
+GODWIT_RACY
+void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *delta_out,
+			      struct godwit_save *ret)
+{
+	const uint8_t *in = guest;
+	alignas(64) uint8_t page[PAGE_BYTES];
+	alignas(64) uint8_t masks[PAGE_LINES];
+	__m512i all_masks = _mm512_setzero_si512();
+	uint64_t map;
+
+	for (unsigned g = 0; g < 8; g++) {
+		__mmask8 k[8];
+		uint64_t eight;
+
+#pragma GCC unroll 8
+		for (unsigned i = 0; i < 8; i++) {
+			unsigned at = LINE_BYTES * (8 * g + i);
+			__m512i now = read_guest(in + at);
+
+			_mm512_store_si512(page + at, now);
+			k[i] = _mm512_cmpneq_epi64_mask(now, _mm512_loadu_si512(base_page + at));
+		}
+		eight = _mm512_kunpackd(_mm512_kunpackw(_mm512_kunpackb(k[7], k[6]),
+							_mm512_kunpackb(k[5], k[4])),
+					_mm512_kunpackw(_mm512_kunpackb(k[3], k[2]),
+							_mm512_kunpackb(k[1], k[0])));
+		all_masks = _mm512_mask_set1_epi64(all_masks, (__mmask8)(1u << g), (long long)eight);
+	}
+	map = _mm512_test_epi8_mask(all_masks, all_masks);
+	ret->map = map;
+	ret->delta_bytes = 0;
+	ret->changed_words = 0;
+	if (map) {
+		unsigned lines = popcount64(map);
+		uint8_t *word = delta_out + 8 + lines;
+
+		_mm512_store_si512(masks, all_masks);
+		store64(delta_out, map);
+		_mm512_storeu_si512(delta_out + 8, _mm512_maskz_compress_epi8(map, all_masks));
+		for (; map; map &= map - 1) {
+			unsigned line = (unsigned)_tzcnt_u64(map);
+			__m512i now = _mm512_load_si512(page + LINE_BYTES * line);
+
+			_mm512_storeu_si512(base_page + LINE_BYTES * line, now);
+			_mm512_storeu_si512(word, _mm512_maskz_compress_epi64(masks[line], now));
+			word += 8 * popcount64(masks[line]);
+		}
+		ret->delta_bytes = (uint32_t)(word - delta_out);
+		ret->changed_words = (ret->delta_bytes - 8 - lines) / 8;
+	}
+	save_end(page, ret);
+}
+
+GODWIT_RACY
+void godwit_save_plain_avx512(const void *guest, uint8_t *copy, struct godwit_save *ret)
+{
+	const uint8_t *in = guest;
+
+#pragma GCC unroll 8
+	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES)
+		_mm512_storeu_si512(copy + at, read_guest(in + at));
+	ret->map = ~0ull;
+	ret->delta_bytes = 0;
+	ret->changed_words = 0;
+	save_end(copy, ret);
+}
+
+/* Expanding loads touch no byte past the last word they take, so a delta may end at an unmapped page. */
+void godwit_words_apply_avx512(const uint8_t *in, uint8_t *page)
+{
+	uint64_t map = load64(in);
+	const uint8_t *mask = in + 8, *word = mask + popcount64(map);
+
+	for (; map; map &= map - 1) {
+		uint8_t *line = page + LINE_BYTES * _tzcnt_u64(map);
+		__mmask8 k = *mask++;
+
+		_mm512_storeu_si512(line, _mm512_mask_expandloadu_epi64(_mm512_loadu_si512(line), k,
+									word));
+		word += 8 * popcount64(k);
+	}
+}

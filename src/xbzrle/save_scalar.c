@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * save_scalar.c - one pass over a live guest page, in portable C: the specification of the others
+ *
+ * Every guest word is loaded once, by a relaxed atomic load that the compiler may not repeat, and lives
+ * in our own memory from then on. Relaxed is enough: a page torn between two writes of its vCPU is
+ * dirty again, and will be sent again; all we need is that copy, signatures and delta tell one story.
+ */
+#include "xbzrle/kernels.h"
+
+static inline uint64_t read_guest(const uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+/* Horner's rule over the nibbles of eight words at once: one multiplication by x^4 serves all eight. */
+static uint64_t sign_line(const uint64_t nibble[8][16], const uint64_t m[8])
+{
+	/* x^64 .. x^67 and their sums, reduced: entry p is p times GF64_TAIL. */
+	static const uint8_t carry[16] = {
+		0x00, 0x1b, 0x36, 0x2d, 0x6c, 0x77, 0x5a, 0x41,
+		0xd8, 0xc3, 0xee, 0xf5, 0xb4, 0xaf, 0x82, 0x99,
+	};
+	uint64_t sum = 0;
+
+	if (!(m[0] | m[1] | m[2] | m[3] | m[4] | m[5] | m[6] | m[7]))
+		return 0;
+	for (int shift = 60; shift >= 0; shift -= 4) {
+		sum = sum << 4 ^ carry[sum >> 60];
+		for (unsigned i = 0; i < 8; i++)
+			sum ^= nibble[i][m[i] >> shift & 15];
+	}
+	return sum;
+}
+
+static void save_end(const uint8_t *page, struct godwit_save *ret)
+{
+	ret->word = load64(page);
+	ret->is_fill = page_is_fill(page);
+}
+
+void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granule_bytes,
+			      const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
+			      uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret)
+{
+	const unsigned group_lines = granule_bytes / LINE_BYTES;
+	const uint64_t group_map = (1ull << group_lines) - 1;
+	const uint64_t *in = guest;
+	uint64_t map = 0;
+
+	for (unsigned line = 0; line < PAGE_LINES; line += group_lines) {
+		unsigned group = line / group_lines;
+		uint64_t sig = 0;
+
+		for (unsigned l = line; l < line + group_lines; l++) {
+			uint64_t m[8];
+
+			for (unsigned i = 0; i < 8; i++)
+				m[i] = read_guest(in + 8 * l + i);
+			memcpy(copy + LINE_BYTES * l, m, LINE_BYTES);
+			sig ^= sign_line(&signer->nibble[l % 4 * 8], m);
+		}
+		if (!old_sigs || old_sigs[group] != sig)
+			map |= group_map << line;
+		new_sigs[group] = sig;
+	}
+	ret->map = map;
+	ret->changed_words = 0;
+	ret->delta_bytes = old_sigs ? put_lines(map, copy, delta_out) : 0;
+	save_end(copy, ret);
+}
+
+/*
+ * Masks first, into scratch, then the words: where the words begin is known only when all masks are.
+ */
+void godwit_save_words_scalar(const void *guest, uint8_t *base_page, uint8_t *delta_out,
+			      struct godwit_save *ret)
+{
+	const uint64_t *in = guest;
+	uint64_t page[PAGE_WORDS], map = 0;
+	uint8_t masks[PAGE_LINES], *word;
+	unsigned lines = 0;
+
+	for (unsigned line = 0; line < PAGE_LINES; line++) {
+		unsigned mask = 0;
+
+		for (unsigned i = 0; i < 8; i++) {
+			uint64_t now = read_guest(in + 8 * line + i);
+
+			page[8 * line + i] = now;
+			mask |= (unsigned)(now != load64(base_page + LINE_BYTES * line + 8 * i)) << i;
+		}
+		masks[lines] = (uint8_t)mask;
+		lines += mask != 0;
+		map |= (uint64_t)(mask != 0) << line;
+	}
+	ret->map = map;
+	ret->changed_words = 0;
+	ret->delta_bytes = 0;
+	if (map) {
+		const uint8_t *mask = masks;
+
+		store64(delta_out, map);
+		memcpy(delta_out + 8, masks, lines);
+		word = delta_out + 8 + lines;
+		for (; map; map &= map - 1) {
+			const uint64_t *line = page + 8 * (unsigned)__builtin_ctzll(map);
+
+			memcpy(base_page + ((const uint8_t *)line - (const uint8_t *)page), line, LINE_BYTES);
+			for (unsigned m = *mask++; m; m &= m - 1, word += 8)
+				store64(word, line[__builtin_ctz(m)]);
+		}
+		ret->delta_bytes = (uint32_t)(word - delta_out);
+		ret->changed_words = (ret->delta_bytes - 8 - lines) / 8;
+	}
+	save_end((const uint8_t *)page, ret);
+}
+
+void godwit_save_plain_scalar(const void *guest, uint8_t *copy, struct godwit_save *ret)
+{
+	const uint64_t *in = guest;
+
+	for (unsigned i = 0; i < PAGE_WORDS; i++)
+		store64(copy + 8 * i, read_guest(in + i));
+	ret->map = ~0ull;
+	ret->delta_bytes = 0;
+	ret->changed_words = 0;
+	save_end(copy, ret);
+}
