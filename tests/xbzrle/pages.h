@@ -36,9 +36,16 @@ static inline uint8_t *test_guarded(size_t bytes)
 	size_t room = (bytes + PAGE - 1) / PAGE * PAGE;
 	uint8_t *map = mmap(NULL, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (map == MAP_FAILED || mprotect(map + PAGE, room ? room : 1, PROT_READ | PROT_WRITE))
+	if (map == MAP_FAILED || (room && mprotect(map + PAGE, room, PROT_READ | PROT_WRITE)))
 		abort();
 	return map + PAGE + room - bytes;
+}
+
+static inline void test_unguard(uint8_t *p, size_t bytes)
+{
+	size_t room = (bytes + PAGE - 1) / PAGE * PAGE;
+
+	munmap(p + bytes - room - PAGE, room + 2 * PAGE);
 }
 
 enum test_pair {
