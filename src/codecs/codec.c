@@ -15,10 +15,12 @@
  *  - zlib allocates its window the first time that a stream stops before its end, so create() decodes
  *    such a stream once.
  *
- * libzstd gives memory back: a context that for 128 calls has used less than a third of its workspace
- * frees it and allocates a smaller one, and the workspace follows the size of the block. Blocks of deltas
- * are small and blocks of whole pages are not, so a mix of them would allocate for ever. A full-size
- * block of zeros before the 128th small one holds the workspace: 6 us in 100 blocks.
+ * libzstd gives memory back: a context whose workspace is for a long time more than four times what is
+ * needed frees it and allocates a smaller one, and then grows it again byte by byte. What is needed
+ * follows the size of the block (27 KiB for 256 bytes, 296 KiB for 64 KiB, both at zstd 1) and the effort
+ * (1032 KiB at zstd 6). Blocks of deltas are small and blocks of whole pages are not, so one context would
+ * allocate for ever. There is one for each size class and effort, the needs within which lie less than
+ * three times apart.
  */
 #include <assert.h>
 #include <errno.h>
@@ -31,11 +33,12 @@
 
 #include "codecs/codecs.h"
 
-#define ZSTD_SMALL_BYTES (60u << 10)
-#define ZSTD_SMALL_CALLS 100u
-/* 64 KiB at this level take 648 KiB: more than a third of what any level takes (19: 1749 KiB). */
-#define ZSTD_HOLD_LEVEL 3
 #define FULL_BYTES (64u << 10)
+
+/* One zstd context for the blocks of up to so many bytes, at a light and at a heavy level. */
+static const size_t zstd_class_bytes[] = { 4u << 10, 16u << 10, FULL_BYTES };
+#define ZSTD_CLASSES 3
+#define ZSTD_HEAVY_LEVEL 2
 
 /* LZ4_sizeofState() of 1.9.4 is 16416; create() compares. */
 #define LZ4_STATE_BYTES 16448u
@@ -43,10 +46,11 @@
 struct godwit_codec_ctx {
 	struct godwit_alloc alloc;
 
-	ZSTD_CCtx *zstd_c;
-	ZSTD_DCtx *zstd_d;
-	int zstd_level;			/* that zstd_c is set to */
-	unsigned zstd_small_calls;	/* since the last block that needed much of the workspace */
+	struct zstd {
+		ZSTD_CCtx *cctx;
+		int level;		/* that it is set to; 0: none yet, as that is no level */
+	} zstd[2][ZSTD_CLASSES];
+	ZSTD_DCtx *dctx;
 
 	z_stream deflate;
 	z_stream inflate;
@@ -57,7 +61,7 @@ struct godwit_codec_ctx {
 	alignas(64) uint8_t lz4[LZ4_STATE_BYTES];
 };
 
-/* Reading this is all that is ever done to it: zeros to compress. */
+/* Only ever read; not const, so that it takes no room in the file. */
 static uint8_t zeros[FULL_BYTES];
 
 /* ---- none ---- */
@@ -98,38 +102,21 @@ static bool lz4_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t 
 
 /* ---- zstd ---- */
 
-static bool zstd_set_level(struct godwit_codec_ctx *ctx, int level)
-{
-	if (level == ctx->zstd_level)
-		return true;
-	if (ZSTD_isError(ZSTD_CCtx_setParameter(ctx->zstd_c, ZSTD_c_compressionLevel, level)))
-		return false;
-	ctx->zstd_level = level;
-	return true;
-}
-
-/* Use as much workspace as a full block at this level does. These zeros come to 20 bytes. */
-static bool zstd_use_workspace(struct godwit_codec_ctx *ctx, int level)
-{
-	uint8_t out[256];
-
-	ctx->zstd_small_calls = 0;
-	return zstd_set_level(ctx, level) &&
-	       !ZSTD_isError(ZSTD_compress2(ctx->zstd_c, out, sizeof(out), zeros, sizeof(zeros)));
-}
-
 static size_t zstd_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
 			    void *out, size_t out_cap_bytes)
 {
+	struct zstd *zstd = ctx->zstd[level >= ZSTD_HEAVY_LEVEL];
 	size_t got;
 
-	if (in_bytes >= ZSTD_SMALL_BYTES && level >= ZSTD_HOLD_LEVEL)
-		ctx->zstd_small_calls = 0;
-	else if (++ctx->zstd_small_calls >= ZSTD_SMALL_CALLS && !zstd_use_workspace(ctx, ZSTD_HOLD_LEVEL))
-		return 0;
-	if (!zstd_set_level(ctx, level))
-		return 0;
-	got = ZSTD_compress2(ctx->zstd_c, out, out_cap_bytes, in, in_bytes);
+	/* Blocks above the last class take its context. */
+	for (unsigned i = 0; i < ZSTD_CLASSES - 1 && in_bytes > zstd_class_bytes[i]; i++)
+		zstd++;
+	if (level != zstd->level) {
+		if (ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_compressionLevel, level)))
+			return 0;
+		zstd->level = level;
+	}
+	got = ZSTD_compress2(zstd->cctx, out, out_cap_bytes, in, in_bytes);
 	return ZSTD_isError(got) ? 0 : got;
 }
 
@@ -142,25 +129,41 @@ static bool zstd_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t
 		return false;
 	if (ZSTD_findFrameCompressedSize(in, in_bytes) != in_bytes)
 		return false;
-	return ZSTD_decompressDCtx(ctx->zstd_d, out, out_bytes, in, in_bytes) == out_bytes;
+	return ZSTD_decompressDCtx(ctx->dctx, out, out_bytes, in, in_bytes) == out_bytes;
 }
 
 static int zstd_create(struct godwit_codec_ctx *ctx)
 {
-	ctx->zstd_c = ZSTD_createCCtx();
-	ctx->zstd_d = ZSTD_createDCtx();
-	if (!ctx->zstd_c || !ctx->zstd_d)
+	uint8_t out[256];	/* the zeros come to 20 bytes */
+
+	ctx->dctx = ZSTD_createDCtx();
+	if (!ctx->dctx)
 		return -ENOMEM;
-	if (ZSTD_isError(ZSTD_CCtx_setParameter(ctx->zstd_c, ZSTD_c_contentSizeFlag, 0)) ||
-	    ZSTD_isError(ZSTD_CCtx_setParameter(ctx->zstd_c, ZSTD_c_checksumFlag, 0)))
-		return -ENOMEM;
+	for (unsigned i = 0; i < 2 * ZSTD_CLASSES; i++) {
+		struct zstd *zstd = &ctx->zstd[i / ZSTD_CLASSES][i % ZSTD_CLASSES];
+
+		zstd->cctx = ZSTD_createCCtx();
+		if (!zstd->cctx ||
+		    ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_contentSizeFlag, 0)) ||
+		    ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_checksumFlag, 0)))
+			return -ENOMEM;
+	}
 	for (unsigned i = 0; i < godwit_ladder_rungs; i++) {
 		struct godwit_rung rung = godwit_ladder_rung(i);
 
-		if (rung.codec == GODWIT_CODEC_ZSTD && !zstd_use_workspace(ctx, rung.level))
-			return -ENOMEM;
+		for (unsigned c = 0; rung.codec == GODWIT_CODEC_ZSTD && c < ZSTD_CLASSES; c++) {
+			if (!zstd_compress(ctx, rung.level, zeros, zstd_class_bytes[c], out, sizeof(out)))
+				return -ENOMEM;
+		}
 	}
 	return 0;
+}
+
+static void zstd_destroy(struct godwit_codec_ctx *ctx)
+{
+	for (unsigned i = 0; i < 2 * ZSTD_CLASSES; i++)
+		ZSTD_freeCCtx(ctx->zstd[i / ZSTD_CLASSES][i % ZSTD_CLASSES].cctx);
+	ZSTD_freeDCtx(ctx->dctx);
 }
 
 /* ---- zlib ---- */
@@ -279,8 +282,6 @@ int godwit_codec_ctx_create(const struct godwit_alloc *alloc, struct godwit_code
 		return -ENOMEM;
 	memset(ctx, 0, sizeof(*ctx));
 	ctx->alloc = *alloc;
-	/* Below every level there is, so that the first one set is set. */
-	ctx->zstd_level = -1000;
 	err = zstd_create(ctx);
 	if (!err)
 		err = zlib_create(ctx);
@@ -302,8 +303,7 @@ void godwit_codec_ctx_destroy(struct godwit_codec_ctx *ctx)
 		inflateEnd(&ctx->inflate);
 	if (ctx->has_deflate)
 		deflateEnd(&ctx->deflate);
-	ZSTD_freeDCtx(ctx->zstd_d);
-	ZSTD_freeCCtx(ctx->zstd_c);
+	zstd_destroy(ctx);
 	alloc = ctx->alloc;
 	alloc.free(alloc.user, ctx);
 }
