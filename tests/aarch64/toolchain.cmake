@@ -20,6 +20,3 @@ set(ENV{PKG_CONFIG_SYSROOT_DIR} ${CMAKE_SYSROOT})
 
 find_program(GODWIT_QEMU NAMES qemu-aarch64 qemu-aarch64-static REQUIRED)
 set(CMAKE_CROSSCOMPILING_EMULATOR ${GODWIT_QEMU} -L ${CMAKE_SYSROOT})
-
-# Criterion's sandbox does not work under the emulator.
-set(GODWIT_PLAIN_RUNNER ON CACHE BOOL "Tests run without Criterion, one after the other")

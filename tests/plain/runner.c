@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * plain_runner.c - run the tests of one program, one after the other, a process each
+ * runner.c - run the tests of one program, one after the other, a process each
  *
  * A child of its own keeps a crash, an exit or a hang to one test, and lets a test expect a signal or an
  * exit status as Criterion's do. The last line is in Criterion's words.
+ *
+ * Under AddressSanitizer a child looks for leaks before it goes: each test is charged with its own.
  */
 #include <stdarg.h>
 #include <sys/wait.h>
@@ -14,6 +16,9 @@
 #define STATUS_FAILED 101
 #define STATUS_SKIPPED 102
 #define DEFAULT_TIMEOUT_S 170.0
+
+#pragma weak __lsan_do_recoverable_leak_check
+int __lsan_do_recoverable_leak_check(void);
 
 static struct plain_test *first_test;
 static bool has_failed;
@@ -96,6 +101,8 @@ static void run_in_child(const struct plain_test *test, void *param, double time
 	if (fini)
 		fini();
 	fflush(NULL);
+	if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check())
+		has_failed = true;
 	_exit(has_failed ? STATUS_FAILED : 0);
 }
 

@@ -2,9 +2,9 @@
 /*
  * criterion.h - as much of Criterion's interface as our tests use, over a plain runner
  *
- * Criterion runs each test in a sandbox that needs more of the kernel than qemu-user emulates. Where that
- * is so this header is found before Criterion's, and plain_runner.c forks once per test instead. What
- * is missing here fails to compile, so a test cannot be dropped in silence.
+ * Where Criterion's sandbox does not work (tests/CMakeLists.txt says where) this header is found before
+ * Criterion's, and runner.c forks once per test instead. What is missing here fails to compile, so a
+ * test cannot be dropped in silence.
  */
 #ifndef GODWIT_PLAIN_CRITERION_H
 #define GODWIT_PLAIN_CRITERION_H
