@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef GODWIT_ENCODER_H
+#define GODWIT_ENCODER_H
+
+#include <stdbool.h>
+
+#include <godwit/batch.h>
+
+#include "codecs/codecs.h"
+#include "engine/counters.h"
+#include "engine/memory.h"
+
+/*
+ * What a worker needs of an encoder beside include/godwit/batch.h: its own choice of buffer, the price
+ * for auto, the counters.
+ */
+
+/* Memory that a frame is built in, and the frame in it once encoded. mem comes from
+ * godwit_frame_buffer_alloc(); the encoder may swap it for another of the same size. */
+struct godwit_frame_buffer {
+	uint8_t *mem;
+	uint8_t *frame;			/* within mem */
+	size_t frame_bytes;
+	uint64_t checksum;		/* as in its head */
+};
+int godwit_frame_buffer_alloc(struct godwit_arena *arena, struct godwit_frame_buffer *buffer);
+
+int godwit_encoder_create_in(struct godwit_arena *arena, struct godwit_base *base,
+			     struct godwit_encoder **encoder_ret);
+
+void godwit_encoder_destroy_in(struct godwit_encoder *encoder);
+
+/* From the next batch on; with is_auto the ladder chooses by price_ps, see codecs.h. */
+void godwit_encoder_choose(struct godwit_encoder *encoder, struct godwit_rung rung, bool is_auto,
+			   uint64_t price_ps);
+
+/* The batch as a frame in *buffer. 0, -ENOENT for a block that the base does not have, or -EINVAL for a
+ * batch whose pages are not in the block or not in order. */
+int godwit_encoder_run(struct godwit_encoder *encoder, const struct godwit_batch *batch, uint64_t number,
+		       struct godwit_frame_buffer *buffer);
+
+/* The encoder's own set; any thread may read it. */
+struct godwit_counters *godwit_encoder_counters(struct godwit_encoder *encoder);
+
+/* The rung that the last batch's bytes mostly went through. Any thread. */
+struct godwit_rung godwit_encoder_last_rung(const struct godwit_encoder *encoder);
+
+#endif

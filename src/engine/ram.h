@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef GODWIT_RAM_H
+#define GODWIT_RAM_H
+
+#include <godwit/batch.h>
+
+#include "engine/memory.h"
+
+/*
+ * ram.h - where a destination's pages go: RAM blocks by id
+ *
+ * Read by all decoders, written only while none runs (batch.h).
+ */
+struct godwit_ram_block {
+	char name[64];
+	uint8_t *host;
+	uint64_t pages;
+};
+
+struct godwit_ram {
+	struct godwit_arena arena;
+	struct godwit_ram_block *block[GODWIT_MAX_BLOCKS];	/* NULL: no such block */
+};
+
+/* NULL: no such block. */
+static inline const struct godwit_ram_block *godwit_ram_block(const struct godwit_ram *ram, uint32_t id)
+{
+	return id < GODWIT_MAX_BLOCKS ? ram->block[id] : NULL;
+}
+
+#endif

@@ -1,0 +1,776 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * source.c - dirty pages in, frames out: the calling thread's side
+ *
+ * The calling thread touches no page. It appends page references to an open batch, hands full batches to
+ * the worker with the least to do, takes back finished frames, and gives them to the caller to write.
+ *
+ *   free -> open -> a worker's ring -> worker -> its done ring -> finished -> collected -> free
+ *
+ * A job (batch and frame buffer) is at one of these places at any time and belongs to the thread there;
+ * there is a fixed number of them, so that what is in flight is bounded and nothing is allocated while
+ * pages flow.
+ *
+ * Always:
+ *  - a page is in at most one job between two drains (the caller's promise), so no two workers have
+ *    the same page and frames may be written in any order;
+ *  - what the base says of a page was in a frame that was or will be collected, or the base forgets;
+ *  - the base's tables and the set of blocks change only when drained.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/base.h"
+#include "engine/clock.h"
+#include "engine/error.h"
+#include "engine/frame.h"
+#include "engine/options.h"
+#include "engine/source_private.h"
+#include "engine/topology.h"
+
+/* How often the price of a byte is looked at. */
+#define PRICE_STEP_NS 2000000u
+
+/* ---- in the worker ---- */
+
+static uint32_t encode_job(void *user, void *item)
+{
+	struct godwit_source_worker *w = user;
+	struct godwit_source *s = w->source;
+	struct godwit_job *job = item;
+	struct godwit_setup setup = godwit_setup_read(&s->setup);
+
+	/* Relaxed: a price a moment old is as good. */
+	godwit_encoder_choose(w->encoder, setup.rung, setup.is_auto,
+			      atomic_load_explicit(&s->price_ps, memory_order_relaxed));
+	job->err = godwit_encoder_run(w->encoder, &job->batch, job->number, &job->frame);
+	godwit_spsc_push(&w->done, &item, 1);
+	return godwit_spsc_count(&w->done);
+}
+
+/* ---- workers and jobs ---- */
+
+static struct godwit_source_worker *worker_at(const struct godwit_source *s, unsigned i)
+{
+	/* Relaxed: on the calling thread, which is the one to write it. */
+	return atomic_load_explicit(&s->worker[i], memory_order_relaxed);
+}
+
+static void give_back(struct godwit_source *s, struct godwit_job *job)
+{
+	job->next = s->free;
+	s->free = job;
+}
+
+static struct godwit_job *take_free(struct godwit_source *s)
+{
+	struct godwit_job *job = s->free;
+
+	s->free = job->next;
+	return job;
+}
+
+static int add_jobs(struct godwit_source *s, unsigned want)
+{
+	while (s->nr_jobs < want) {
+		struct godwit_job *job = godwit_arena_alloc_zero(&s->arena, sizeof(*job));
+		int err = job ? godwit_frame_buffer_alloc(&s->arena, &job->frame) : -ENOMEM;
+
+		if (err)
+			return err;
+		give_back(s, job);
+		s->nr_jobs++;
+	}
+	return 0;
+}
+
+static int create_worker(struct godwit_source *s, unsigned i)
+{
+	struct godwit_source_worker *w = godwit_arena_alloc_zero(&s->arena, sizeof(*w));
+	char name[16];
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	snprintf(name, sizeof(name), "godwit-enc-%u", i);
+	godwit_worker_init(&w->worker, name, encode_job, w, &s->bell);
+	godwit_spsc_init(&w->done, w->done_slots, GODWIT_WORKER_RING_LOG2);
+	w->source = s;
+	err = godwit_encoder_create_in(&s->arena, s->base, &w->encoder);
+	if (err)
+		return err;
+	/* Release, meets the acquire in source_stats.c: the worker is whole when it is seen. */
+	atomic_store_explicit(&s->worker[i], w, memory_order_release);
+	return 0;
+}
+
+static int start_worker(struct godwit_source *s, unsigned i, uint32_t spin_ns)
+{
+	int err = worker_at(s, i) ? 0 : create_worker(s, i);
+
+	if (err)
+		return err;
+	if (s->place)
+		worker_at(s, i)->worker.cpu = godwit_placement_cpu(&s->placement, i);
+	pthread_mutex_lock(&s->stats_lock);
+	err = godwit_worker_start(&worker_at(s, i)->worker, spin_ns);
+	pthread_mutex_unlock(&s->stats_lock);
+	return err;
+}
+
+static void stop_worker(struct godwit_source *s, unsigned i)
+{
+	pthread_mutex_lock(&s->stats_lock);
+	godwit_worker_stop(&worker_at(s, i)->worker);
+	pthread_mutex_unlock(&s->stats_lock);
+}
+
+/* More threads are started at once; fewer are fed, and end when they are empty (see reap). */
+static int set_workers(struct godwit_source *s, unsigned want)
+{
+	uint32_t spin_ns = want < godwit_topology_default_workers() ? GODWIT_SPIN_NS : 0;
+	int err = add_jobs(s, want * GODWIT_JOBS_PER_WORKER + 2);
+
+	for (unsigned i = 0; !err && i < want; i++) {
+		if (worker_at(s, i) && worker_at(s, i)->worker.is_running)
+			continue;
+		err = start_worker(s, i, spin_ns);
+	}
+	if (err) {
+		/* Fewer than asked: go on with those that run, if any do. */
+		for (want = 0; worker_at(s, want) && worker_at(s, want)->worker.is_running;)
+			want++;
+		godwit_log(s, GODWIT_LOG_WARN, "workers: cannot start another (%s), using %u",
+			   strerror(-err), want);
+	}
+	s->spin_ns = spin_ns;
+	s->asked_workers = want;
+	for (unsigned i = want; i < s->nr_workers; i++) {
+		if (!worker_at(s, i)->in_flight)
+			stop_worker(s, i);
+	}
+	if (want > s->nr_workers)
+		s->nr_workers = want;
+	/* Relaxed: a figure, and for the prediction. */
+	atomic_store_explicit(&s->active_workers, want, memory_order_relaxed);
+	return want ? 0 : err;
+}
+
+/* To the end of the line of those that wait to be collected. */
+static void finish(struct godwit_source *s, struct godwit_job *job)
+{
+	job->next = NULL;
+	*s->finished_tail = job;
+	s->finished_tail = &job->next;
+	s->finished_bytes += job->frame.frame_bytes;
+}
+
+/* Take back what workers have finished. */
+static void reap(struct godwit_source *s)
+{
+	void *items[1 << GODWIT_WORKER_RING_LOG2];
+
+	for (unsigned i = 0; i < s->nr_workers; i++) {
+		struct godwit_source_worker *w = worker_at(s, i);
+		unsigned n;
+
+		if (!w->in_flight)
+			continue;
+		n = godwit_spsc_pop(&w->done, items, 1 << GODWIT_WORKER_RING_LOG2);
+		for (unsigned j = 0; j < n; j++) {
+			struct godwit_job *job = items[j];
+
+			if (job->err) {
+				s->failed = job->err;
+				give_back(s, job);
+			} else {
+				finish(s, job);
+			}
+		}
+		w->in_flight -= n;
+		s->in_flight -= n;
+		if (i >= s->asked_workers && !w->in_flight && w->worker.is_running)
+			stop_worker(s, i);
+	}
+}
+
+/* The worker with the least to do. One that sleeps counts as having one and a half: a wake costs
+ * microseconds, and one that runs gets to a second batch at once. NULL when all are at their depth. */
+static struct godwit_source_worker *least_loaded(struct godwit_source *s)
+{
+	struct godwit_source_worker *best = NULL;
+	unsigned best_load = ~0u;
+
+	for (unsigned i = 0; i < s->asked_workers; i++) {
+		struct godwit_source_worker *w = worker_at(s, (s->turn + i) % s->asked_workers);
+		unsigned load = 2 * w->in_flight;
+
+		if (w->in_flight >= GODWIT_DEPTH)
+			continue;
+		if (!w->in_flight && godwit_doorbell_has_sleeper(&w->worker.bell))
+			load = 3;
+		if (load < best_load) {
+			best = w;
+			best_load = load;
+		}
+	}
+	s->turn++;
+	return best;
+}
+
+static bool submit_open(struct godwit_source *s)
+{
+	uint64_t start_ns = godwit_now_ns();
+	struct godwit_source_worker *w = least_loaded(s);
+
+	if (!w) {
+		reap(s);
+		w = least_loaded(s);
+	}
+	if (w) {
+		s->open->number = s->next_number++;
+		w->in_flight++;
+		s->in_flight++;
+		if (godwit_worker_give(&w->worker, s->open))
+			godwit_count(&s->counters, GODWIT_COUNT_WAKES, 1);
+		s->open = NULL;
+	}
+	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - start_ns);
+	return w != NULL;
+}
+
+/* ---- waiting, and not waiting ---- */
+
+static bool something_done(void *arg)
+{
+	const struct godwit_source *s = arg;
+
+	for (unsigned i = 0; i < s->nr_workers; i++) {
+		const struct godwit_source_worker *w = worker_at(s, i);
+
+		if (w->in_flight && godwit_spsc_count(&w->done))
+			return true;
+	}
+	return false;
+}
+
+static void wait_for_workers(struct godwit_source *s)
+{
+	uint64_t start_ns = godwit_now_ns(), waited_ns;
+	unsigned wake_at = s->in_flight < 2 * s->asked_workers ? 1 : (GODWIT_DEPTH + 1) / 2;
+
+	godwit_doorbell_wait_at(&s->bell, wake_at, something_done, s, s->spin_ns, -1);
+	waited_ns = godwit_now_ns() - start_ns;
+	godwit_count(&s->counters, GODWIT_COUNT_WAITS, 1);
+	godwit_count(&s->counters, GODWIT_COUNT_WAIT_NS, waited_ns);
+	s->starved_ns += waited_ns;
+	reap(s);
+}
+
+/*
+ * Would the caller have sent raw pages for longer than a worker takes for as many? Only asked when the
+ * link idles. With rung auto the ladder has a lighter rung for that, and keeps the base.
+ */
+static bool raw_is_quicker(const struct godwit_source *s, const struct godwit_setup *setup)
+{
+	if (setup->when_busy == GODWIT_WHEN_BUSY_RAW)
+		return true;
+	if (setup->when_busy == GODWIT_WHEN_BUSY_WAIT || setup->is_auto)
+		return false;
+	return s->link_ns_per_byte > 0 && s->encode_ns_per_page > 0 &&
+	       s->encode_ns_per_page / s->asked_workers > GODWIT_PAGE_BYTES * s->link_ns_per_byte;
+}
+
+/* No worker will take the open batch, or there is no job to open: what shall the caller do? OK: try again. */
+static int back_pressure(struct godwit_source *s, bool may_be_busy, struct godwit_error *error)
+{
+	reap(s);
+	if (s->failed) {
+		godwit_error_set(error, "a worker could not encode a batch: %s", strerror(-s->failed));
+		return -EIO;
+	}
+	if (s->finished) {
+		s->must_collect = true;
+		return GODWIT_QUEUE_COLLECT;
+	}
+	if (!s->in_flight) {
+		godwit_error_set(error, "every buffer is with the caller: release what was collected");
+		return -EINVAL;
+	}
+	if (may_be_busy) {
+		struct godwit_setup setup = godwit_setup_read(&s->setup);
+
+		if (raw_is_quicker(s, &setup))
+			return GODWIT_QUEUE_BUSY;
+	}
+	wait_for_workers(s);
+	return GODWIT_QUEUE_OK;
+}
+
+/* ---- set-up that waits for a drain ---- */
+
+/* No worker holds the base's tables and none will before this thread says so. */
+static bool is_still(const struct godwit_source *s)
+{
+	return !s->open && !s->in_flight;
+}
+
+static void show_base(struct godwit_source *s)
+{
+	/* Relaxed: figures. */
+	atomic_store_explicit(&s->shown_base_bytes, godwit_base_bytes(s->base), memory_order_relaxed);
+	atomic_store_explicit(&s->shown_base_kind, godwit_base_kind(s->base), memory_order_relaxed);
+	atomic_store_explicit(&s->shown_granule_bytes, godwit_base_granule_bytes(s->base),
+			      memory_order_relaxed);
+}
+
+/* Lay the base out for the parameters and blocks of now. Only when still. */
+static void lay_out(struct godwit_source *s, const struct godwit_setup *setup)
+{
+	struct godwit_base_options options = {
+		.size = sizeof(options),
+		.bytes = setup->base_bytes,
+		.kind = setup->base,
+	};
+	struct godwit_error error = { "" };
+	char line[200];
+	int err = godwit_base_layout(s->base, &options, &error);
+
+	s->laid_out = *setup;
+	s->blocks_changed = false;
+	if (err)
+		godwit_log(s, GODWIT_LOG_WARN, "base: %s", error.text);
+	if (godwit_base_describe(s->base, line, sizeof(line)))
+		godwit_log(s, GODWIT_LOG_WARN, "%s", line);
+	else
+		godwit_log(s, GODWIT_LOG_INFO, "%s", line);
+	show_base(s);
+}
+
+/* Between batches: what changed in the parameters. */
+static void follow_setup(struct godwit_source *s)
+{
+	struct godwit_setup setup = godwit_setup_read(&s->setup);
+
+	if (setup.workers != s->followed_workers) {
+		s->followed_workers = setup.workers;
+		set_workers(s, setup.workers);
+	}
+	if (is_still(s) && (s->blocks_changed || setup.base != s->laid_out.base ||
+			      setup.base_bytes != s->laid_out.base_bytes))
+		lay_out(s, &setup);
+}
+
+/* ---- queueing ---- */
+
+static bool fits_open(const struct godwit_source *s, uint32_t id, uint64_t page)
+{
+	const struct godwit_batch *batch = &s->open->batch;
+
+	return batch->block == id && batch->nr_pages < GODWIT_BATCH_PAGES &&
+	       page > batch->page[batch->nr_pages - 1];
+}
+
+static void open_batch(struct godwit_source *s, uint32_t id)
+{
+	follow_setup(s);
+	s->open = take_free(s);
+	s->open->batch.block = id;
+	s->open->batch.nr_pages = 0;
+}
+
+static int busy(struct godwit_source *s, uint32_t id, uint64_t page)
+{
+	godwit_base_forget(s->base, id, page, 1);
+	godwit_count(&s->counters, GODWIT_COUNT_BUSY, 1);
+	return GODWIT_QUEUE_BUSY;
+}
+
+int godwit_source_queue(struct godwit_source *s, uint32_t id, uint64_t page, const void *host,
+			struct godwit_error *error)
+{
+	struct godwit_batch *batch;
+
+	if (id >= GODWIT_MAX_BLOCKS || !s->block_pages[id]) {
+		godwit_error_set(error, "there is no RAM block %u", id);
+		return -ENOENT;
+	}
+	if (page >= s->block_pages[id]) {
+		godwit_error_set(error, "page %llu is outside of RAM block %u, which has %llu",
+				 (unsigned long long)page, id, (unsigned long long)s->block_pages[id]);
+		return -ERANGE;
+	}
+	while (!s->open || !fits_open(s, id, page)) {
+		int got;
+
+		if (s->open && submit_open(s))
+			continue;
+		if (!s->open && s->free) {
+			open_batch(s, id);
+			break;
+		}
+		got = back_pressure(s, true, error);
+		if (got == GODWIT_QUEUE_BUSY)
+			return busy(s, id, page);
+		if (got != GODWIT_QUEUE_OK)
+			return got;
+	}
+	batch = &s->open->batch;
+	batch->page[batch->nr_pages] = page;
+	batch->host[batch->nr_pages] = host;
+	if (++batch->nr_pages == GODWIT_BATCH_PAGES)
+		submit_open(s);		/* if none takes it now, the next call sees to it */
+	return GODWIT_QUEUE_OK;
+}
+
+/* ---- frames to the caller ---- */
+
+static void put_head(struct godwit_source *s, struct godwit_job *job)
+{
+	job->frame.frame = job->frame.mem;
+	job->frame.frame_bytes = GODWIT_HEAD_BYTES;
+	job->frame.checksum = 0;
+	job->batch.nr_pages = 0;	/* no frame of pages */
+	finish(s, job);
+	godwit_count(&s->counters, GODWIT_COUNT_WIRE_BYTES, GODWIT_HEAD_BYTES);
+}
+
+static void put_drain_frame(struct godwit_source *s)
+{
+	struct godwit_job *job = take_free(s);	/* all are free here */
+
+	godwit_drain_frame_put(job->frame.mem, s->undrained_frames, s->undrained_sum);
+	s->undrained_frames = 0;
+	s->undrained_sum = 0;
+	put_head(s, job);
+}
+
+int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov, int iovs)
+{
+	int n = 0;
+
+	if (s->collected || iovs <= 0)
+		return 0;
+	reap(s);
+	if (!force && !s->must_collect && s->finished_bytes < GODWIT_COLLECT_BYTES)
+		return 0;
+	while (s->finished && n < iovs) {
+		struct godwit_job *job = s->finished;
+
+		s->finished = job->next;
+		if (!s->finished)
+			s->finished_tail = &s->finished;
+		s->finished_bytes -= job->frame.frame_bytes;
+		iov[n].iov_base = job->frame.frame;
+		iov[n].iov_len = job->frame.frame_bytes;
+		n++;
+		s->collected_bytes += job->frame.frame_bytes;
+		if (job->batch.nr_pages) {
+			s->undrained_frames++;
+			s->undrained_sum += job->frame.checksum;
+		}
+		job->next = s->collected;
+		s->collected = job;
+	}
+	s->must_collect = false;
+	s->collected_at_ns = godwit_now_ns();
+	return n;
+}
+
+/* What the links and the workers did since the last step becomes the price of a byte. */
+static void step_price(struct godwit_source *s, uint64_t now_ns)
+{
+	uint64_t sum[GODWIT_COUNTERS] = { 0 };
+	struct godwit_price_input input = { .workers = s->asked_workers };
+	struct godwit_price_marks *marks = &s->marks;
+	uint64_t wire_bytes, retired_bytes, cpu_ns;
+
+	input.span_ns = now_ns - s->stepped_at_ns;
+	if (input.span_ns < PRICE_STEP_NS)
+		return;
+	godwit_source_sum(s, sum);
+	wire_bytes = sum[GODWIT_COUNT_WIRE_BYTES];
+	retired_bytes = GODWIT_PAGE_BYTES *
+			(sum[GODWIT_COUNT_ZERO] + sum[GODWIT_COUNT_FILL] + sum[GODWIT_COUNT_SAME] +
+			 sum[GODWIT_COUNT_WORDS] + sum[GODWIT_COUNT_LINES] + sum[GODWIT_COUNT_WHOLE] +
+			 sum[GODWIT_COUNT_RAW]);
+	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
+	input.link_starved_ns = s->starved_ns;
+	input.worker_idle_ns = sum[GODWIT_COUNT_IDLE_NS] - marks->idle_ns;
+	input.worker_wall_ns = sum[GODWIT_COUNT_WALL_NS] - marks->wall_ns;
+	/* CPU time would take a system call; what codecs took over what they usually take says as much. */
+	cpu_ns = input.worker_wall_ns;
+	if (sum[GODWIT_COUNT_CODEC_NS] > marks->codec_ns)
+		cpu_ns = (uint64_t)((double)cpu_ns *
+				    (double)(sum[GODWIT_COUNT_CODEC_USUAL_NS] - marks->usual_ns) /
+				    (double)(sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns));
+	input.worker_cpu_ns = cpu_ns < input.worker_wall_ns ? cpu_ns : input.worker_wall_ns;
+	input.wire_bytes = wire_bytes - marks->wire_bytes;
+	input.retired_bytes = retired_bytes - marks->retired_bytes;
+	*marks = (struct godwit_price_marks){
+		.busy_ns = sum[GODWIT_COUNT_COLLECT_NS],
+		.idle_ns = sum[GODWIT_COUNT_IDLE_NS],
+		.wall_ns = sum[GODWIT_COUNT_WALL_NS],
+		.codec_ns = sum[GODWIT_COUNT_CODEC_NS],
+		.usual_ns = sum[GODWIT_COUNT_CODEC_USUAL_NS],
+		.wire_bytes = wire_bytes,
+		.retired_bytes = retired_bytes,
+	};
+	s->starved_ns = 0;
+	s->stepped_at_ns = now_ns;
+	/* Relaxed: see encode_job(). */
+	atomic_store_explicit(&s->price_ps, godwit_price_step(&s->price, &input), memory_order_relaxed);
+}
+
+/* What a byte takes on the link, and a page in a worker, for raw_is_quicker(): slow averages. */
+static void learn_speeds(struct godwit_source *s, uint64_t written_ns)
+{
+	double ns_per_byte = (double)written_ns / (double)s->collected_bytes;
+	uint64_t sum[GODWIT_COUNTERS] = { 0 };
+	uint64_t frames;
+
+	s->link_ns_per_byte += (ns_per_byte - s->link_ns_per_byte) / (s->link_ns_per_byte > 0 ? 16 : 1);
+	godwit_source_sum(s, sum);
+	frames = sum[GODWIT_COUNT_FRAMES];
+	if (frames)
+		s->encode_ns_per_page = (double)sum[GODWIT_COUNT_WALL_NS] /
+					(double)(frames * GODWIT_BATCH_PAGES);
+}
+
+void godwit_source_release(struct godwit_source *s)
+{
+	uint64_t now_ns, written_ns;
+
+	if (!s->collected)
+		return;
+	now_ns = godwit_now_ns();
+	written_ns = now_ns - s->collected_at_ns;
+	godwit_count(&s->counters, GODWIT_COUNT_COLLECT_NS, written_ns);
+	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS) {
+		learn_speeds(s, written_ns);
+		step_price(s, now_ns);
+	}
+	while (s->collected) {
+		struct godwit_job *job = s->collected;
+
+		s->collected = job->next;
+		give_back(s, job);
+	}
+	s->collected_bytes = 0;
+	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - now_ns);
+}
+
+int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)
+{
+	for (;;) {
+		if (s->open && !submit_open(s)) {
+			int got = back_pressure(s, false, error);
+
+			if (got != GODWIT_QUEUE_OK)
+				return got;
+			continue;
+		}
+		reap(s);
+		if (s->failed)
+			return back_pressure(s, false, error);
+		if (s->finished_bytes >= GODWIT_COLLECT_BYTES || (s->finished && !s->in_flight)) {
+			s->must_collect = true;
+			return GODWIT_QUEUE_COLLECT;
+		}
+		if (s->in_flight) {
+			wait_for_workers(s);
+			continue;
+		}
+		if (s->collected) {
+			godwit_error_set(error, "release what was collected before the next drain");
+			return -EINVAL;
+		}
+		if (!s->undrained_frames)
+			break;
+		put_drain_frame(s);
+	}
+	follow_setup(s);
+	return GODWIT_QUEUE_OK;
+}
+
+/* ---- blocks, rounds, parameters ---- */
+
+int godwit_source_add_block(struct godwit_source *s, uint32_t id, const char *name, const void *host,
+			    uint64_t bytes, struct godwit_error *error)
+{
+	int err;
+
+	if (!bytes || bytes % GODWIT_PAGE_BYTES) {
+		godwit_error_set(error, "RAM block %u ('%s'): %llu bytes are not whole pages", id,
+				 name ? name : "", (unsigned long long)bytes);
+		return -EINVAL;
+	}
+	if (!is_still(s)) {
+		godwit_error_set(error, "RAM block %u: drain before adding a block", id);
+		return -EBUSY;
+	}
+	err = godwit_base_add_block(s->base, id, bytes / GODWIT_PAGE_BYTES, error);
+	if (err)
+		return err;
+	s->block_pages[id] = bytes / GODWIT_PAGE_BYTES;
+	s->blocks_changed = true;
+	if (s->place && host)
+		godwit_placement_add(&s->placement, host, bytes);
+	return 0;
+}
+
+int godwit_source_remove_block(struct godwit_source *s, uint32_t id, struct godwit_error *error)
+{
+	if (!is_still(s)) {
+		godwit_error_set(error, "RAM block %u: drain before removing a block", id);
+		return -EBUSY;
+	}
+	if (id >= GODWIT_MAX_BLOCKS || !s->block_pages[id]) {
+		godwit_error_set(error, "there is no RAM block %u", id);
+		return -ENOENT;
+	}
+	s->block_pages[id] = 0;
+	s->blocks_changed = true;
+	return godwit_base_remove_block(s->base, id);
+}
+
+int godwit_source_round(struct godwit_source *s)
+{
+	if (!is_still(s))
+		return -EBUSY;
+	godwit_base_next_round(s->base);
+	godwit_source_mark_round(s);
+	return 0;
+}
+
+int godwit_source_forget(struct godwit_source *s, uint32_t id, uint64_t first, uint64_t pages)
+{
+	if (id >= GODWIT_MAX_BLOCKS || !s->block_pages[id])
+		return -ENOENT;
+	godwit_base_forget(s->base, id, first, pages);
+	return 0;
+}
+
+int godwit_source_set_params(struct godwit_source *s, const struct godwit_params *params,
+			     struct godwit_error *error)
+{
+	struct godwit_setup setup;
+	int err = godwit_setup_parse(params, &setup, error);
+
+	if (err)
+		return err;
+	err = godwit_setup_publish(&s->setup, &setup);
+	if (err)
+		godwit_error_set(error, "no memory for new parameters; the old ones stay");
+	return err;
+}
+
+/* ---- birth and end ---- */
+
+static int create_base(struct godwit_source *s, struct godwit_error *error)
+{
+	struct godwit_base_options options = {
+		.size = sizeof(options),
+		.kind = s->laid_out.base,
+		.bytes = s->laid_out.base_bytes,
+	};
+
+	return godwit_base_create(&options, &s->base, error);
+}
+
+static void send_stream_header(struct godwit_source *s)
+{
+	struct godwit_job *job = take_free(s);
+
+	godwit_stream_header_put(job->frame.mem);
+	put_head(s, job);
+}
+
+int godwit_source_create(const struct godwit_source_options *from, struct godwit_source **source_ret,
+			 struct godwit_error *error)
+{
+	struct godwit_source_options options;
+	struct godwit_setup setup;
+	struct godwit_arena arena;
+	struct godwit_source *s;
+	int err = godwit_options_copy(&options, sizeof(options), sizeof(options), from, error);
+
+	if (!err)
+		err = godwit_setup_parse(&options.params, &setup, error);
+	if (err)
+		return err;
+	err = godwit_arena_create(&arena);
+	if (err) {
+		godwit_error_set(error, "no memory for a source");
+		return err;
+	}
+	s = godwit_arena_alloc_zero(&arena, sizeof(*s));
+	if (!s) {
+		err = -ENOMEM;
+		goto destroy_arena;
+	}
+	s->arena = arena;
+	s->log = options.log;
+	s->log_user = options.log_user;
+	s->place = options.place;
+	s->finished_tail = &s->finished;
+	s->laid_out = setup;
+	s->created_at_ns = s->stepped_at_ns = godwit_now_ns();
+	godwit_doorbell_init(&s->bell);
+	godwit_price_init(&s->price);
+	/* Relaxed: no worker yet. */
+	atomic_store_explicit(&s->price_ps, godwit_price_step(&s->price, &(struct godwit_price_input){ 0 }),
+			      memory_order_relaxed);
+	if (s->place)
+		godwit_placement_init(&s->placement);
+	pthread_mutex_init(&s->stats_lock, NULL);
+	err = godwit_setup_box_init(&s->setup, &s->arena, &setup);
+	if (err)
+		goto fini_place;
+	err = create_base(s, error);
+	if (err)
+		goto fini_setup;
+	err = set_workers(s, setup.workers);
+	if (err)
+		goto stop_workers;
+	s->followed_workers = setup.workers;
+	godwit_source_mark_start(s);
+	send_stream_header(s);
+	*source_ret = s;
+	return 0;
+
+stop_workers:
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && worker_at(s, i); i++)
+		godwit_worker_stop(&worker_at(s, i)->worker);
+	godwit_base_destroy(s->base);
+fini_setup:
+	godwit_setup_box_fini(&s->setup);
+fini_place:
+	pthread_mutex_destroy(&s->stats_lock);
+destroy_arena:
+	godwit_arena_destroy(&arena);
+	if (err == -ENOMEM || err == -EAGAIN)
+		godwit_error_set(error, "no memory or no threads for a source with %u workers",
+				 setup.workers);
+	return err;
+}
+
+void godwit_source_destroy(struct godwit_source *s)
+{
+	struct godwit_arena arena;
+
+	if (!s)
+		return;
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && worker_at(s, i); i++) {
+		godwit_worker_stop(&worker_at(s, i)->worker);
+		godwit_encoder_destroy_in(worker_at(s, i)->encoder);
+	}
+	godwit_base_destroy(s->base);
+	godwit_setup_box_fini(&s->setup);
+	if (s->place)
+		godwit_placement_fini(&s->placement);
+	pthread_mutex_destroy(&s->stats_lock);
+	arena = s->arena;		/* the source itself lies in it */
+	godwit_arena_destroy(&arena);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef GODWIT_SOURCE_PRIVATE_H
+#define GODWIT_SOURCE_PRIVATE_H
+
+/* source_private.h - what source.c (the way of a page) and source_stats.c (what is shown of it) share */
+
+#include <pthread.h>
+
+#include <godwit/source.h>
+
+#include "codecs/codecs.h"
+#include "engine/counters.h"
+#include "engine/encoder.h"
+#include "engine/memory.h"
+#include "engine/setup.h"
+#include "engine/topology.h"
+#include "engine/worker.h"
+
+/* Batches in a worker's hands: four hide the variance of what a batch costs. */
+#define GODWIT_DEPTH 4u
+/* And as many again half: finished, or being written, while the worker goes on. */
+#define GODWIT_JOBS_PER_WORKER 6u
+_Static_assert(GODWIT_DEPTH <= 1 << GODWIT_WORKER_RING_LOG2, "a worker's rings hold its depth");
+
+/* How long an idle thread polls before it sleeps, where it has a processor to itself. */
+#define GODWIT_SPIN_NS 3000u
+
+/* A batch and the frame it becomes. Belongs to whoever has it, see source.c. */
+struct godwit_job {
+	struct godwit_batch batch;	/* nr_pages 0: a stream header or drain frame */
+	uint64_t number;
+	struct godwit_frame_buffer frame;
+	int err;
+	struct godwit_job *next;
+};
+
+struct godwit_source_worker {
+	struct godwit_worker worker;
+	struct godwit_source *source;
+	struct godwit_encoder *encoder;
+	uint32_t in_flight;		/* the calling thread's: given and not yet taken back */
+	struct godwit_spsc done;	/* worker to calling thread */
+	godwit_slot done_slots[1 << GODWIT_WORKER_RING_LOG2];
+};
+
+/* A moment, for statistics over a span. */
+struct godwit_mark {
+	uint64_t sum[GODWIT_COUNTERS];
+	uint64_t cpu_ns;
+	uint64_t at_ns;
+};
+
+/* What a page has cost in a round. */
+struct godwit_cost {
+	uint64_t pages;
+	double wire_bytes;		/* per page */
+	double encode_ns;		/* per page, of one worker */
+};
+#define GODWIT_COSTS 3u
+
+struct godwit_price_marks {
+	uint64_t busy_ns, idle_ns, wall_ns, codec_ns, usual_ns, wire_bytes, retired_bytes;
+};
+
+struct godwit_source {
+	/* Set by create, then read-only. */
+	struct godwit_arena arena;
+	godwit_log_fn log;
+	void *log_user;
+	uint64_t created_at_ns;
+	uint32_t place;
+
+	/* Written by the calling thread; workers are published to readers of statistics. */
+	_Atomic(struct godwit_source_worker *) worker[GODWIT_MAX_WORKERS];
+	_Atomic uint32_t active_workers;
+	_Atomic uint64_t price_ps;
+	_Atomic uint64_t shown_base_bytes;
+	_Atomic uint32_t shown_base_kind;
+	_Atomic uint32_t shown_granule_bytes;
+
+	/* Written by whoever calls set_params. */
+	struct godwit_setup_box setup;
+
+	/* The calling thread sleeps here; workers ring. */
+	struct godwit_doorbell bell;
+
+	/* The calling thread's. */
+	struct godwit_base *base;
+	struct godwit_placement placement;
+	uint64_t block_pages[GODWIT_MAX_BLOCKS];	/* 0: no such block */
+	bool blocks_changed;
+	struct godwit_setup laid_out;	/* what the base was laid out for */
+	uint32_t followed_workers;	/* the parameter that was acted on */
+	uint32_t asked_workers;		/* are fed; what is above them ends when it is empty */
+	uint32_t nr_workers;		/* have ever run */
+	uint32_t spin_ns;
+	uint32_t turn;
+	uint32_t nr_jobs;
+	uint32_t in_flight;
+	int failed;
+	bool must_collect;
+	uint64_t next_number;
+	struct godwit_job *free, *open, *finished, **finished_tail, *collected;
+	size_t finished_bytes, collected_bytes;
+	uint64_t collected_at_ns;
+	uint64_t undrained_frames, undrained_sum;
+	struct godwit_price price;
+	struct godwit_price_marks marks;
+	uint64_t stepped_at_ns;
+	uint64_t starved_ns;
+	double link_ns_per_byte;	/* 0: not known yet */
+	double encode_ns_per_page;
+	struct godwit_counters counters;
+
+	/* Under stats_lock: starting and stopping workers against reading their clocks, and the marks. */
+	pthread_mutex_t stats_lock;
+	struct godwit_mark start, round_start, last_start;
+	uint32_t rounds;
+	struct godwit_cost cost[GODWIT_COSTS];
+};
+
+void godwit_log(const struct godwit_source *source, enum godwit_log_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Sums over all threads. Any thread. */
+void godwit_source_sum(const struct godwit_source *source, uint64_t sum[GODWIT_COUNTERS]);
+
+/* The calling thread: the first mark, and one at the start of a round. */
+void godwit_source_mark_start(struct godwit_source *source);
+void godwit_source_mark_round(struct godwit_source *source);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * source_stats.c - what a source shows of itself: statistics, rounds, the prediction
+ *
+ * Statistics of a span are the difference of two marks. CPU time is read from the workers' clocks when
+ * somebody asks, so that no worker makes a system call for it.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/clock.h"
+#include "engine/source_private.h"
+
+/* A round of fewer pages says nothing of what pages cost. */
+#define TELLING_PAGES 256u
+
+/* The last pages are the hottest: what they cost is put this much higher. */
+#define PREDICTION_MARGIN 1.25
+
+void godwit_log(const struct godwit_source *s, enum godwit_log_level level, const char *format, ...)
+{
+	char line[256];
+	va_list args;
+
+	if (!s->log)
+		return;
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	s->log(s->log_user, level, line);
+}
+
+static struct godwit_source_worker *worker_at(const struct godwit_source *s, unsigned i)
+{
+	/* Acquire, meets the release in create_worker(). */
+	return atomic_load_explicit(&s->worker[i], memory_order_acquire);
+}
+
+void godwit_source_sum(const struct godwit_source *s, uint64_t sum[GODWIT_COUNTERS])
+{
+	const struct godwit_source_worker *w;
+
+	godwit_counters_sum(&s->counters, sum);
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && (w = worker_at(s, i)); i++) {
+		godwit_counters_sum(godwit_encoder_counters(w->encoder), sum);
+		godwit_counters_sum(&w->worker.counters, sum);
+	}
+}
+
+static struct godwit_mark mark_locked(const struct godwit_source *s)
+{
+	struct godwit_mark mark = { .at_ns = godwit_now_ns() };
+	const struct godwit_source_worker *w;
+
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && (w = worker_at(s, i)); i++)
+		mark.cpu_ns += godwit_worker_cpu_ns(&w->worker);
+	godwit_source_sum(s, mark.sum);
+	return mark;
+}
+
+void godwit_source_mark_start(struct godwit_source *s)
+{
+	pthread_mutex_lock(&s->stats_lock);
+	s->start = mark_locked(s);
+	s->round_start = s->last_start = s->start;
+	pthread_mutex_unlock(&s->stats_lock);
+}
+
+static void sum_between(const struct godwit_mark *from, const struct godwit_mark *to,
+			uint64_t sum[GODWIT_COUNTERS])
+{
+	for (unsigned i = 0; i < GODWIT_COUNTERS; i++)
+		sum[i] = to->sum[i] - from->sum[i];
+}
+
+static struct godwit_cost cost_between(const struct godwit_mark *from, const struct godwit_mark *to)
+{
+	uint64_t sum[GODWIT_COUNTERS];
+	struct godwit_cost cost = { 0 };
+
+	sum_between(from, to, sum);
+	cost.pages = sum[GODWIT_COUNT_ZERO] + sum[GODWIT_COUNT_FILL] + sum[GODWIT_COUNT_SAME] +
+		     sum[GODWIT_COUNT_WORDS] + sum[GODWIT_COUNT_LINES] + sum[GODWIT_COUNT_WHOLE] +
+		     sum[GODWIT_COUNT_RAW];
+	if (cost.pages) {
+		cost.wire_bytes = (double)sum[GODWIT_COUNT_WIRE_BYTES] / (double)cost.pages;
+		cost.encode_ns = (double)sum[GODWIT_COUNT_WALL_NS] / (double)cost.pages;
+	}
+	return cost;
+}
+
+/* The first round is of all pages, and says nothing of those that are sent again. */
+void godwit_source_mark_round(struct godwit_source *s)
+{
+	struct godwit_mark now;
+	struct godwit_cost cost;
+
+	pthread_mutex_lock(&s->stats_lock);
+	now = mark_locked(s);
+	cost = cost_between(&s->round_start, &now);
+	if (cost.pages >= TELLING_PAGES)
+		s->cost[s->rounds < 2 ? 0 : s->rounds % GODWIT_COSTS] = cost;
+	s->last_start = s->round_start;
+	s->round_start = now;
+	s->rounds++;
+	pthread_mutex_unlock(&s->stats_lock);
+}
+
+void godwit_source_predict(const struct godwit_source *source, uint64_t pages,
+			   struct godwit_prediction *prediction_ret)
+{
+	struct godwit_source *s = (struct godwit_source *)source;	/* for the lock */
+	struct godwit_cost dearest = { 0 };
+	struct godwit_cost now_cost;
+	struct godwit_mark now;
+	/* Relaxed: a figure. */
+	uint32_t workers = atomic_load_explicit(&s->active_workers, memory_order_relaxed);
+
+	pthread_mutex_lock(&s->stats_lock);
+	now = mark_locked(s);
+	now_cost = cost_between(&s->round_start, &now);
+	for (unsigned i = 0; i <= GODWIT_COSTS; i++) {
+		const struct godwit_cost *cost = i < GODWIT_COSTS ? &s->cost[i] : &now_cost;
+
+		if (cost->pages < TELLING_PAGES)
+			continue;
+		if (cost->wire_bytes > dearest.wire_bytes)
+			dearest.wire_bytes = cost->wire_bytes;
+		if (cost->encode_ns > dearest.encode_ns)
+			dearest.encode_ns = cost->encode_ns;
+		dearest.pages += cost->pages;
+	}
+	pthread_mutex_unlock(&s->stats_lock);
+
+	if (!dearest.pages)		/* nothing was sent yet: as raw pages */
+		dearest.wire_bytes = GODWIT_PAGE_BYTES;
+	prediction_ret->wire_bytes = (uint64_t)((double)pages * dearest.wire_bytes * PREDICTION_MARGIN);
+	prediction_ret->encode_ns = (uint64_t)((double)pages * dearest.encode_ns * PREDICTION_MARGIN /
+					       (workers ? workers : 1));
+}
+
+static int give_between(const struct godwit_source *s, const struct godwit_mark *from,
+			const struct godwit_mark *to, struct godwit_stats *out)
+{
+	struct godwit_stats stats = { 0 };
+	uint64_t sum[GODWIT_COUNTERS];
+	uint32_t most = 0;
+	struct godwit_rung rung = { GODWIT_CODEC_NONE, 0 };
+	const struct godwit_source_worker *w;
+
+	sum_between(from, to, sum);
+	godwit_stats_derive(&stats, sum, to->at_ns - from->at_ns);
+	stats.worker_cpu_ns = to->cpu_ns - from->cpu_ns;
+	/* Relaxed, all three: figures for people. */
+	stats.base_bytes = atomic_load_explicit(&s->shown_base_bytes, memory_order_relaxed);
+	stats.base = atomic_load_explicit(&s->shown_base_kind, memory_order_relaxed);
+	stats.base_granule_bytes = atomic_load_explicit(&s->shown_granule_bytes, memory_order_relaxed);
+	stats.workers = atomic_load_explicit(&s->active_workers, memory_order_relaxed);
+	stats.rounds = s->rounds;
+	for (unsigned i = 0; i < stats.workers && (w = worker_at(s, i)); i++) {
+		struct godwit_rung last = godwit_encoder_last_rung(w->encoder);
+
+		if (!most++ || last.codec > rung.codec)
+			rung = last;
+	}
+	godwit_rung_name(rung, stats.rung);
+	return godwit_stats_give(out, &stats);
+}
+
+int godwit_source_stats(const struct godwit_source *source, struct godwit_stats *stats)
+{
+	struct godwit_source *s = (struct godwit_source *)source;	/* for the lock */
+	struct godwit_mark now;
+	int err;
+
+	pthread_mutex_lock(&s->stats_lock);
+	now = mark_locked(s);
+	err = give_between(s, &s->start, &now, stats);
+	pthread_mutex_unlock(&s->stats_lock);
+	return err;
+}
+
+int godwit_source_round_stats(const struct godwit_source *source, unsigned round,
+			      struct godwit_stats *stats)
+{
+	struct godwit_source *s = (struct godwit_source *)source;	/* for the lock */
+	struct godwit_mark now;
+	int err = -EINVAL;
+
+	pthread_mutex_lock(&s->stats_lock);
+	if (round == 0) {
+		now = mark_locked(s);
+		err = give_between(s, &s->round_start, &now, stats);
+	} else if (round == 1 && s->rounds) {
+		err = give_between(s, &s->last_start, &s->round_start, stats);
+	}
+	pthread_mutex_unlock(&s->stats_lock);
+	return err;
+}
