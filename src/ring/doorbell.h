@@ -64,7 +64,8 @@ static inline void godwit_doorbell_init(struct godwit_doorbell *bell)
  * Liveness: a sleep ends because each ringer either reaches wake_at or rings with is_last. So ready()
  *          must be true as soon as any one ringer has something to show (not only from wake_at on, as
  *          it may have rung its last before the owner went to sleep), and the owner must not wait when
- *          no ringer has anything left to do. To be woken by the first result, pass 1.
+ *          no ringer has anything left to do. With wake_at 1 every ring wakes, so that anything which
+ *          is followed by a ring may be waited for.
  */
 bool godwit_doorbell_wait_at(struct godwit_doorbell *bell, uint32_t wake_at,
 			     bool (*ready)(void *arg), void *arg, uint32_t spin_ns,

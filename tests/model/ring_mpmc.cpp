@@ -92,7 +92,7 @@ struct mpmc_passes_each_item_once
 
 int main()
 {
-	return !(model_holds<mpmc_passes_each_item_once<2, 2>>("mpmc 2 to 2", 8000) &&
-		 model_holds<mpmc_passes_each_item_once<3, 1>>("mpmc 3 to 1", 8000) &&
-		 model_holds<mpmc_passes_each_item_once<1, 2>>("mpmc 1 to 2", 8000));
+	return !(model_holds<mpmc_passes_each_item_once<2, 2>>("mpmc 2 to 2", 60000) &&
+		 model_holds<mpmc_passes_each_item_once<3, 1>>("mpmc 3 to 1", 60000) &&
+		 model_holds<mpmc_passes_each_item_once<1, 2>>("mpmc 1 to 2", 60000));
 }

@@ -78,5 +78,5 @@ struct spsc_passes_each_item_once_in_order : rl::test_suite<spsc_passes_each_ite
 
 int main()
 {
-	return !model_holds<spsc_passes_each_item_once_in_order>("spsc", 30000);
+	return !model_holds<spsc_passes_each_item_once_in_order>("spsc", 150000);
 }

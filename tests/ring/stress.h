@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * stress.h - what the ring tests share: threads that report, waits that end, patterns
+ *
+ * Criterion's asserts belong to the test's own thread. Other threads note the first thing that went
+ * wrong and stop; the test looks at the note after joining them. No loop here waits without asking
+ * stress_goes_on(), so a ring that loses something fails a test and does not hang it.
+ */
+#ifndef GODWIT_TESTS_RING_STRESS_H
+#define GODWIT_TESTS_RING_STRESS_H
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define NS_PER_MS INT64_C(1000000)
+#define NS_PER_S (1000 * NS_PER_MS)
+
+static inline int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* 1, or more for a soak: GODWIT_FULL=1 in the environment. */
+static inline unsigned soak_factor(unsigned factor)
+{
+	const char *full = getenv("GODWIT_FULL");
+
+	return full && full[0] == '1' ? factor : 1;
+}
+
+/* Sanitizers make an atomic some ten times dearer: fewer rounds reach as many interleavings. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define STRESS_IS_SLOW 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define STRESS_IS_SLOW 1
+#endif
+#endif
+#ifndef STRESS_IS_SLOW
+#define STRESS_IS_SLOW 0
+#endif
+
+/* One run: the first complaint of any of its threads, and when it must be over. */
+struct stress {
+	_Atomic(const char *) complaint;
+	_Atomic(uint64_t) detail;
+	int64_t deadline_ns;
+};
+
+static inline void stress_start(struct stress *run, int64_t limit_ns)
+{
+	atomic_init(&run->complaint, NULL);
+	atomic_init(&run->detail, 0);
+	run->deadline_ns = now_ns() + limit_ns;
+}
+
+static inline void stress_complain(struct stress *run, const char *what, uint64_t detail)
+{
+	const char *none = NULL;
+
+	if (atomic_compare_exchange_strong(&run->complaint, &none, what))
+		atomic_store(&run->detail, detail);
+}
+
+static inline bool stress_goes_on(struct stress *run)
+{
+	if (atomic_load_explicit(&run->complaint, memory_order_relaxed))
+		return false;
+	if (now_ns() < run->deadline_ns)
+		return true;
+	stress_complain(run, "the deadline is over", 0);
+	return false;
+}
+
+#define stress_expect_fine(run, ...)								\
+	cr_assert_null(atomic_load(&(run)->complaint), "%s (%lu): " __VA_ARGS__,		\
+		       atomic_load(&(run)->complaint), (unsigned long)atomic_load(&(run)->detail))
+
+/* xorshift64*: each thread its own, never 0. */
+static inline uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state >> 12;
+	*state ^= *state << 25;
+	*state ^= *state >> 27;
+	return *state * UINT64_C(2685821657736338717);
+}
+
+/* Now and then lets others run, or stalls a little, at a place of the caller's choice. */
+static inline void perturb(uint64_t *state)
+{
+	uint64_t r = next_random(state) >> 40;
+
+	if (r % 256 == 0)
+		sched_yield();
+	else if (r % 256 < 8)
+		for (volatile unsigned i = 0; i < (r >> 8) % 128; i++)
+			;
+}
+
+/* A pointer's worth that tells its place in the sequence; never NULL, never POISON. */
+static inline void *pattern_of(uint64_t seq)
+{
+	return (void *)(uintptr_t)((seq + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1);
+}
+
+#define POISON ((void *)(uintptr_t)0xdead0000)
+
+static inline void poison(void **items, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		items[i] = POISON;
+}
+
+#endif
