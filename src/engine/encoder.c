@@ -496,7 +496,7 @@ static void store_payload(struct godwit_encoder *e, const struct godwit_batch *b
 	struct stored_block stored[GODWIT_MAX_PAYLOAD_BLOCKS];
 	unsigned step[GODWIT_MAX_PAYLOAD_BLOCKS];
 	bool any_codec = false;
-	uint8_t *to = buffer->mem + ROOM_BYTES;
+	size_t stored_bytes = 0;
 
 	for (unsigned i = 0; i < e->nr_blocks; i++) {
 		rung[i] = e->rung;
@@ -510,10 +510,11 @@ static void store_payload(struct godwit_encoder *e, const struct godwit_batch *b
 	}
 	for (unsigned i = 0; i < e->nr_blocks; i++) {
 		if (any_codec)
-			stored[i] = store_block(e, &e->block[i], rung[i], step[i], to);
+			stored[i] = store_block(e, &e->block[i], rung[i], step[i],
+						buffer->mem + ROOM_BYTES + stored_bytes);
 		else
 			stored[i] = (struct stored_block){ rung[i], e->block[i].bytes };
-		to += stored[i].bytes;
+		stored_bytes += stored[i].bytes;
 		table_put_block(e, &e->block[i], &stored[i]);
 	}
 	if (!any_codec) {
@@ -523,7 +524,7 @@ static void store_payload(struct godwit_encoder *e, const struct godwit_batch *b
 		e->payload = mem;
 	}
 	remember_rung(e, stored);
-	finish_frame(e, batch, number, (size_t)(to - (buffer->mem + ROOM_BYTES)), buffer);
+	finish_frame(e, batch, number, stored_bytes, buffer);
 }
 
 /* ---- a batch ---- */

@@ -258,9 +258,8 @@ static bool something_done(void *arg)
 static void wait_for_workers(struct godwit_source *s)
 {
 	uint64_t start_ns = godwit_now_ns(), waited_ns;
-	unsigned wake_at = s->in_flight < 2 * s->asked_workers ? 1 : (GODWIT_DEPTH + 1) / 2;
 
-	godwit_doorbell_wait_at(&s->bell, wake_at, something_done, s, s->spin_ns, -1);
+	godwit_doorbell_wait_at(&s->bell, GODWIT_WAKE_AT, something_done, s, s->spin_ns, -1);
 	waited_ns = godwit_now_ns() - start_ns;
 	godwit_count(&s->counters, GODWIT_COUNT_WAITS, 1);
 	godwit_count(&s->counters, GODWIT_COUNT_WAIT_NS, waited_ns);

@@ -16,10 +16,12 @@
 #include "engine/topology.h"
 #include "engine/worker.h"
 
-/* Batches in a worker's hands: four hide the variance of what a batch costs. */
-#define GODWIT_DEPTH 4u
-/* And as many again half: finished, or being written, while the worker goes on. */
-#define GODWIT_JOBS_PER_WORKER 6u
+/* Batches in a worker's hands: four hide the variance of what a batch costs, and two more let the
+ * calling thread sleep until four are done: at most one wake for 256 pages. */
+#define GODWIT_DEPTH 6u
+#define GODWIT_WAKE_AT 4u
+/* And half as many again: finished, or being written, while the worker goes on. */
+#define GODWIT_JOBS_PER_WORKER 9u
 _Static_assert(GODWIT_DEPTH <= 1 << GODWIT_WORKER_RING_LOG2, "a worker's rings hold its depth");
 
 /* How long an idle thread polls before it sleeps, where it has a processor to itself. */
