@@ -17,6 +17,8 @@ fail()
 	exit 1
 }
 
+[[ -s $GODWIT_SO && -s $GODWIT_A ]] || fail "the library is not built"
+
 # compile <output> <arguments>...
 compile()
 {
