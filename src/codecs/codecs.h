@@ -115,6 +115,7 @@ struct godwit_ladder {
 		uint32_t probe_gap;	/* blocks between probes: longer while they bring nothing */
 		uint32_t last;		/* rung of the block learned last */
 		uint32_t probes;	/* probes so far */
+		uint32_t comparisons;	/* of two families of codecs, up to where it matters */
 		bool is_probing;	/* the block picked last was one */
 	} kind[GODWIT_LADDER_KINDS];
 };

@@ -21,7 +21,7 @@
  * double, from 1/64 of the blocks to 1/256, while they bring nothing: less than 2 % is spent on them.
  *
  * At a price where two rungs cost the same, workers that all took the cheaper one would swing from all
- * light to all heavy. A price that is spread by an eighth up and down, evenly from block to block, turns
+ * light to all heavy. A price that is spread by half up and down, evenly from block to block, turns
  * that edge into a slope, and mixing two neighbours is often the best there is.
  *
  * The rungs and their figures: 64 KiB blocks of changed pages of three guests on Sapphire Rapids, whole and as
@@ -43,19 +43,29 @@
 /* The content of a block is what it shrank to, but not above this: constant blocks are no guide. */
 #define CONTENT_MAX 4.0f
 
+/*
+ * Rungs that only look for matches, and rungs that code the literals by frequency as well: content
+ * differs in what that is worth (a block of deltas: LZ4 1.4, zstd -1 1.5, zstd 1 1.9). Within the
+ * second family the steps are small and much the same everywhere, smaller than from block to block, so
+ * what is learned there is learned slowly.
+ */
+enum family { PLAIN, MATCHES, FREQUENCIES };
+static const float learn_within[] = { 0, 1 / 8.0f, 1 / 40.0f };
+
 static const struct prior {
 	struct godwit_rung rung;
+	enum family family;
 	float fixed_ns;				/* per call, whatever the size */
 	float depth[GODWIT_LADDER_KINDS];
 	float ns[GODWIT_LADDER_KINDS];
 } priors[RUNGS] = {
-	{ { GODWIT_CODEC_NONE, 0 }, 100, { 0, 0 }, { 0.06f, 0.08f } },
-	{ { GODWIT_CODEC_LZ4, 16 }, 300, { 0.87f, 0.95f }, { 1.05f, 1.00f } },
-	{ { GODWIT_CODEC_LZ4, 1 }, 300, { 1.25f, 1.30f }, { 2.00f, 1.45f } },
-	{ { GODWIT_CODEC_ZSTD, -1 }, 2500, { 1.59f, 1.62f }, { 2.90f, 2.10f } },
-	{ { GODWIT_CODEC_ZSTD, 1 }, 6000, { 1.80f, 1.73f }, { 3.00f, 2.40f } },
-	{ { GODWIT_CODEC_ZSTD, 3 }, 6500, { 1.83f, 1.77f }, { 3.50f, 2.75f } },
-	{ { GODWIT_CODEC_ZSTD, 6 }, 9000, { 1.89f, 1.83f }, { 11.0f, 8.30f } },
+	{ { GODWIT_CODEC_NONE, 0 }, PLAIN, 100, { 0, 0 }, { 0.06f, 0.08f } },
+	{ { GODWIT_CODEC_LZ4, 16 }, MATCHES, 300, { 0.87f, 0.95f }, { 1.05f, 1.00f } },
+	{ { GODWIT_CODEC_LZ4, 1 }, MATCHES, 300, { 1.25f, 1.30f }, { 2.00f, 1.45f } },
+	{ { GODWIT_CODEC_ZSTD, -1 }, MATCHES, 2500, { 1.59f, 1.62f }, { 2.90f, 2.10f } },
+	{ { GODWIT_CODEC_ZSTD, 1 }, FREQUENCIES, 6000, { 1.80f, 1.73f }, { 3.00f, 2.40f } },
+	{ { GODWIT_CODEC_ZSTD, 3 }, FREQUENCIES, 6500, { 1.83f, 1.77f }, { 3.50f, 2.75f } },
+	{ { GODWIT_CODEC_ZSTD, 6 }, FREQUENCIES, 9000, { 1.89f, 1.83f }, { 11.0f, 8.30f } },
 };
 
 static_assert(RUNGS <= GODWIT_LADDER_MAX, "struct godwit_ladder has room for every rung");
@@ -108,10 +118,10 @@ static unsigned cheapest(const struct godwit_ladder_kind *k, float content, size
 	return best;
 }
 
-/* An even spread over [7/8, 9/8): multiples of the golden ratio never clump. */
+/* An even spread over [1/2, 3/2): multiples of the golden ratio never clump. */
 static float spread(uint32_t n)
 {
-	return 0.875f + 0.25f * (float)(n * 2654435769u >> 8) * 0x1p-24f;
+	return 0.5f + 1.0f * (float)(n * 2654435769u >> 8) * 0x1p-24f;
 }
 
 static unsigned probe(const struct godwit_ladder_kind *k, unsigned best, size_t in_bytes, float price_ns)
@@ -143,20 +153,37 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 	return pick;
 }
 
+static void set_depth(struct godwit_ladder_kind *k, unsigned index, float depth)
+{
+	k->rung[index].depth = godwit_clampf(depth, 0.02f, 4);
+}
+
 /* How deep this block shrank against what was believed: content for every rung, depth for this one. */
 static void learn_depth(struct godwit_ladder_kind *k, unsigned index, float seen, bool is_comparison)
 {
 	float depth = k->rung[index].depth;
 	float miss = seen - k->content * depth;
 	float share = is_comparison ? 0.3f : 0.6f;
+	enum family family = priors[index].family;
 
 	/* A rung that says little of the content (a small depth) moves it little. */
 	k->content += share * miss * depth / (depth * depth + 0.01f);
 	k->content = godwit_clampf(k->content, 0, CONTENT_MAX);
 	if (!is_comparison || k->content < 0.02f)
 		return;
-	depth += 0.3f * miss / godwit_clampf(k->content, 0.25f, CONTENT_MAX);
-	k->rung[index].depth = godwit_clampf(depth, 0.02f, 4);
+	miss /= godwit_clampf(k->content, 0.25f, CONTENT_MAX);
+	if (priors[k->last].family == family) {
+		set_depth(k, index, depth + learn_within[family] * miss);
+		return;
+	}
+	/* The prior counts like two comparisons; then the mean of all, later of the last twenty. */
+	miss /= 3.0f + (float)k->comparisons;
+	if (k->comparisons < 17)
+		k->comparisons++;
+	for (unsigned i = 0; i < RUNGS; i++) {
+		if (priors[i].family == family)
+			set_depth(k, i, k->rung[i].depth * (1 + miss / depth));
+	}
 }
 
 static void learn_time(struct godwit_ladder_kind *k, unsigned index, size_t in_bytes, float ns,

@@ -37,7 +37,7 @@ enum mode {
 #define OCTAVE_MAX 20.0		/* 1 us */
 #define OCTAVE_START 14.0	/* 16 ns: zstd 1 or one rung lighter, on most content */
 
-#define GAIN_MIN 0.25
+#define GAIN_MIN 0.05
 #define GAIN_MAX 4.0
 #define MOVE_MAX 2.0		/* octaves a step */
 #define DEAD_BAND 0.02		/* waits of a batch at a drain are no imbalance */
@@ -154,7 +154,7 @@ static void follow(struct godwit_price *p, double imbalance)
 		begin_descent(p);
 		return;
 	}
-	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.4), GAIN_MIN, GAIN_MAX);
+	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.25), GAIN_MIN, GAIN_MAX);
 	p->imbalance = imbalance;
 	if (imbalance < 0 || p->step - p->mark.step > MARK_STEPS) {
 		move(p, p->gain * imbalance);
@@ -180,7 +180,8 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	double span = (double)sum->span_ns;
 	double idle = clamp((double)sum->worker_idle_ns / (span * sum->workers), 0, 1);
 	double starved = clamp((double)sum->link_starved_ns / span, 0, 1);
-	double imbalance = idle - starved;
+	/* Twice: where both happen by turns, from uneven blocks, lighter ones are more even. */
+	double imbalance = idle - 2 * starved;
 	double preempted = 0;
 	bool is_first = p->step == 0;
 
