@@ -160,7 +160,7 @@ count()
 # suite <name> <directory> <cmake options>...: build it all and run ctest
 suite()
 {
-	local name=$1 dir=$2 started=$SECONDS failed passed skipped junit log
+	local name=$1 dir=$2 started=$SECONDS status failed passed skipped junit log
 	shift 2
 
 	say "== $name"
@@ -175,6 +175,7 @@ suite()
 	ctest --test-dir "$dir" --parallel "$(jobs)" --output-on-failure --output-junit "$junit" \
 		--no-tests=error ${GODWIT_CTEST_ARGS-} 2>&1 | tee "$log" | grep --line-buffered -vE \
 		'^(Test project|Internal ctest|    Start |$)' >&2
+	status=${PIPESTATUS[0]}
 	if [[ ! -s $junit ]]; then
 		count "$name" 0 1 $((SECONDS - started)) "ctest did not finish"
 		return
@@ -182,7 +183,8 @@ suite()
 	passed=$(grep -c '<testcase .*status="run"' "$junit")
 	failed=$(grep -c '<testcase .*status="fail"' "$junit")
 	skipped=$(grep -cE '<testcase .*status="(notrun|disabled)"' "$junit")
-	[[ $((passed + failed)) != 0 ]] || failed=1
+	# A test that could not be started is no skip, and no test at all is no success.
+	[[ $status == 0 && $passed != 0 ]] || [[ $failed != 0 ]] || failed=1
 	count "$name" "$passed" "$failed" $((SECONDS - started)) \
 		"$([[ $skipped == 0 ]] || echo "$skipped skipped")"
 }
