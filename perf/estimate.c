@@ -433,7 +433,7 @@ static double dirty_after(const struct dirtying *dirtying, double ns)
 
 struct outcome {
 	bool converges;
-	unsigned rounds;	/* after the first pass */
+	unsigned rounds;	/* between the first pass and the last, which is the stop */
 	double first_ns, total_ns, downtime_ns;
 	double wire_bytes;
 };
@@ -599,8 +599,8 @@ static const char *outcome_text(char *text, size_t text_bytes, const struct outc
 	if (!is_rate_known)
 		snprintf(text, text_bytes, "%s", format_duration(total, outcome->first_ns));
 	else if (outcome->converges)
-		snprintf(text, text_bytes, "%s, %u rounds, stops %s", format_duration(total, outcome->total_ns),
-			 outcome->rounds + 1, format_duration(downtime, outcome->downtime_ns));
+		snprintf(text, text_bytes, "%s in %u passes, stops %s", format_duration(total, outcome->total_ns),
+			 outcome->rounds + 2, format_duration(downtime, outcome->downtime_ns));
 	else
 		snprintf(text, text_bytes, "does not converge (would stop %s)",
 			 format_duration(downtime, outcome->downtime_ns));

@@ -95,7 +95,8 @@ static void read_zstd(struct image *image, int fd)
 		if (ZSTD_isError(hint))
 			die("%s: %s (is it a zstd file?)", image->path, ZSTD_getErrorName(hint));
 		image->len_bytes = out.pos;
-		is_output_full = out.pos == out.size;
+		/* Asked again without input after the end of a frame, zstd would expect another one. */
+		is_output_full = out.pos == out.size && hint;
 	}
 	if (hint)
 		die("%s: ends in the middle of a zstd frame; copy it again", image->path);

@@ -382,7 +382,7 @@ static void change_and_seal(uint32_t base)
 		}
 		memcpy(b.frame.bytes, good, b.frame_bytes);
 	}
-	cr_assert_gt(refused, 10 * taken, "%llu refused, %llu taken", (unsigned long long)refused,
+	cr_assert_gt(refused, 2 * taken, "%llu refused, %llu taken", (unsigned long long)refused,
 		     (unsigned long long)taken);
 	free(good);
 	bench_close(&b);
