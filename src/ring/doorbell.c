@@ -10,6 +10,11 @@
 #include "ring/doorbell.h"
 #include "ring/futex.h"
 
+/* As in doorbell.h. */
+#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wtsan"
+#endif
+
 /* Polls for at most spin_ns. By time, as a pause takes 10 cycles on one machine and 140 on the next. */
 static bool poll_for(bool (*ready)(void *arg), void *arg, int64_t until_ns)
 {

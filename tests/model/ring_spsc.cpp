@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 // covers: src/ring/spsc.h
 /*
- * ring_spsc.cpp - the SPSC ring: two slots, bursts of one to three, indices over the 32-bit wrap
+ * ring_spsc.cpp - the SPSC ring: two slots, bursts of one to three (and sixteen, of nine: the long copy),
+ * indices over the 32-bit wrap
  *
  * The slots report it if one is written while it may still be read, or read before it is surely written;
  * so does what the pointers lead to.
@@ -9,9 +10,9 @@
 #include "model.hpp"
 #include "ring/spsc.h"
 
-enum { ORDER_LOG2 = 1, NR_ITEMS = 6 };
-
-struct spsc_passes_each_item_once_in_order : rl::test_suite<spsc_passes_each_item_once_in_order, 2> {
+template <unsigned ORDER_LOG2, unsigned NR_ITEMS, unsigned MAX_BURST>
+struct spsc_passes_each_item_once_in_order
+	: rl::test_suite<spsc_passes_each_item_once_in_order<ORDER_LOG2, NR_ITEMS, MAX_BURST>, 2> {
 	godwit_spsc ring;
 	godwit_slot slots[1 << ORDER_LOG2];
 	rl::var<int> payload[NR_ITEMS];
@@ -24,8 +25,8 @@ struct spsc_passes_each_item_once_in_order : rl::test_suite<spsc_passes_each_ite
 	void produce()
 	{
 		for (unsigned sent = 0; sent < NR_ITEMS;) {
-			void *items[3];
-			unsigned n = 1 + rl::rand(3);
+			void *items[MAX_BURST];
+			unsigned n = 1 + rl::rand(MAX_BURST);
 
 			if (n > NR_ITEMS - sent)
 				n = NR_ITEMS - sent;
@@ -50,8 +51,8 @@ struct spsc_passes_each_item_once_in_order : rl::test_suite<spsc_passes_each_ite
 	void consume()
 	{
 		for (unsigned got = 0; got < NR_ITEMS;) {
-			void *items[3];
-			unsigned want = 1 + rl::rand(3);
+			void *items[MAX_BURST];
+			unsigned want = 1 + rl::rand(MAX_BURST);
 			unsigned seen = godwit_spsc_count(&ring);
 			unsigned n = godwit_spsc_pop(&ring, items, want);
 
@@ -78,5 +79,6 @@ struct spsc_passes_each_item_once_in_order : rl::test_suite<spsc_passes_each_ite
 
 int main()
 {
-	return !model_holds<spsc_passes_each_item_once_in_order>("spsc", 150000);
+	return !(model_holds<spsc_passes_each_item_once_in_order<1, 6, 3>>("spsc", 150000) &&
+		 model_holds<spsc_passes_each_item_once_in_order<4, 36, 9>>("spsc, long", 15000));
 }
