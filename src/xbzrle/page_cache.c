@@ -73,12 +73,10 @@ struct place {
 
 static struct place place_of(const struct godwit_page_cache *cache, uint64_t key)
 {
-	uint64_t row = key / cache->sets;
 	struct place place = { .set = key % cache->sets };
 
-	/* Slot number = way * sets + set: the last way is there for the first sets only. */
-	place.ways = (unsigned)((cache->slots - place.set + cache->sets - 1) / cache->sets);
-	place.first = (unsigned)(row % place.ways);
+	place.ways = cache->ways + (place.set < cache->wide_sets);
+	place.first = (unsigned)(key / cache->sets) % place.ways;
 	return place;
 }
 
@@ -136,6 +134,9 @@ void godwit_page_cache_init(struct godwit_page_cache *cache, uint64_t slots, voi
 	assert(slots);
 	cache->slots = slots;
 	cache->sets = sets_of(slots);
+	/* Slot number = way * sets + set: the last way is there for the first sets only. */
+	cache->ways = (uint32_t)(slots / cache->sets);
+	cache->wide_sets = slots % cache->sets;
 	cache->tag = (godwit_slot_tag *)aligned;
 	cache->page = aligned + tag_bytes(slots);
 	for (uint64_t i = 0; i < cache->sets * GODWIT_PAGE_WAYS; i++)

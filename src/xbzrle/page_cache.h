@@ -41,6 +41,8 @@ struct godwit_page_cache {
 	/* Set by init, then read-only. */
 	uint64_t slots;
 	uint64_t sets;			/* slots / GODWIT_PAGE_WAYS, rounded up */
+	uint64_t wide_sets;		/* the first sets, which have one way more than the others */
+	uint32_t ways;			/* of the other sets */
 	godwit_slot_tag *tag;		/* sets x GODWIT_PAGE_WAYS, page aligned */
 	uint8_t *page;			/* slots x GODWIT_PAGE_BYTES, page aligned */
 };

@@ -21,6 +21,15 @@
 
 #define PAGE GODWIT_PAGE_BYTES
 
+/* gcc says it by a macro, clang 14 by a feature. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define IS_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define IS_SANITIZED 1
+#endif
+#endif
+
 static uint64_t random_state = 88172645463325252ULL;
 
 static uint64_t draw(void)
@@ -759,7 +768,7 @@ Test(base, goes_on_with_less_and_says_so_where_memory_is_limited)
 	struct model m;
 	char line[256];
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef IS_SANITIZED
 	cr_skip_test("the sanitizer's own address space is beyond any limit");
 #endif
 	model_init(&m, options);
@@ -794,7 +803,7 @@ Test(base, gives_all_memory_back)
 	struct godwit_base_view view;
 	struct model m;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef IS_SANITIZED
 	cr_skip_test("the sanitizer's shadow counts");
 #endif
 	model_init(&m, options);
@@ -832,7 +841,7 @@ Test(base, touches_no_rows_for_zero_pages)
 	struct godwit_base_view view;
 	struct model m;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef IS_SANITIZED
 	cr_skip_test("the sanitizer's shadow counts");
 #endif
 	model_init(&m, options);
