@@ -14,7 +14,9 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define NS_PER_MS INT64_C(1000000)
@@ -80,9 +82,16 @@ static inline bool stress_goes_on(struct stress *run)
 	return false;
 }
 
+/* Fails the test with the first complaint and the circumstances, a format and its arguments. */
 #define stress_expect_fine(run, ...)								\
-	cr_assert_null(atomic_load(&(run)->complaint), "%s (%lu): " __VA_ARGS__,		\
-		       atomic_load(&(run)->complaint), (unsigned long)atomic_load(&(run)->detail))
+	do {											\
+		char where_[128];								\
+												\
+		snprintf(where_, sizeof(where_), __VA_ARGS__);					\
+		cr_assert_null(atomic_load(&(run)->complaint), "%s (%lu): %s", where_,		\
+			       (unsigned long)atomic_load(&(run)->detail),			\
+			       atomic_load(&(run)->complaint));					\
+	} while (0)
 
 /* xorshift64*: each thread its own, never 0. */
 static inline uint64_t next_random(uint64_t *state)

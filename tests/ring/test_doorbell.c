@@ -401,7 +401,7 @@ Test(doorbell, loses_no_wake, .timeout = 1800)
 
 	cr_assert_not(detect(&d, &godwit_kind, 2 * NS_PER_S, nr_items,
 			     60 * NS_PER_S * soak_factor(25)), "slept on with work present");
-	stress_expect_fine(&d.run);
+	stress_expect_fine(&d.run, "detector");
 	cr_assert_eq(atomic_load(&d.nr_taken), nr_items);
 	/* The test is worth something only if it often came to sleeping. */
 	cr_assert_gt(godwit_doorbell_nr_sleeps((void *)&d.bell), nr_items / 1000);
@@ -491,7 +491,7 @@ static void run_pool(uint32_t wake_at, uint32_t spin_ns, uint64_t nr_items)
 	void *free_items[NR_WORKERS * DEPTH];
 	unsigned nr_free = 0, in_flight[NR_WORKERS] = { 0 };
 
-	pool = (struct pool){ 0 };
+	memset(&pool, 0, sizeof(pool));
 	stress_start(&pool.run, 30 * NS_PER_S * soak_factor(20));
 	godwit_doorbell_init(&pool.bell);
 	for (unsigned i = 0; i < NR_WORKERS * DEPTH; i++)
