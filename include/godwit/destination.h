@@ -32,7 +32,7 @@ struct godwit_destination;
 struct godwit_destination_options {
 	size_t size;
 	uint32_t workers;		/* 0 = from the processors allowed */
-	uint32_t place;			/* 1: bind workers near the RAM */
+	uint32_t place;			/* 1: bind workers near the RAM (hwloc) */
 	godwit_log_fn log;
 	void *log_user;
 };

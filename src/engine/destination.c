@@ -28,7 +28,6 @@
 #include "engine/worker.h"
 
 #define BUFFERS_PER_WORKER 4u
-#define SPIN_NS 3000u
 
 /* A frame on its way from the stream to a worker and back. Belongs to whoever has it. */
 struct buffer {
@@ -54,7 +53,8 @@ struct godwit_destination {
 	uint32_t nr_workers;
 	uint32_t nr_buffers;
 	uint32_t spin_ns;
-	uint32_t place;
+	uint32_t place;			/* the loader's: cleared when it is refused */
+	struct godwit_placement placement;
 	struct buffer *buffers;
 	uint64_t created_at_ns;
 	pthread_mutex_t stats_lock;	/* reading workers' clocks against stopping them */
@@ -301,14 +301,33 @@ static bool is_still(struct godwit_destination *d)
 	return d->nr_free == d->nr_buffers;
 }
 
+/* Near the RAM; where a sandbox refuses, workers run where they do, said once. */
+static void place_workers(struct godwit_destination *d, const void *host, uint64_t bytes)
+{
+	godwit_placement_add(&d->placement, host, bytes);
+	for (uint32_t i = 0; d->place && i < d->nr_workers; i++) {
+		if (!godwit_worker_bind(&d->worker[i]->worker, godwit_placement_cpu(&d->placement, i)))
+			continue;
+		if (d->log)
+			d->log(d->log_user, GODWIT_LOG_WARN,
+			       "workers: binding to processors is refused, they run anywhere");
+		d->place = 0;
+	}
+}
+
 int godwit_destination_add_block(struct godwit_destination *d, uint32_t id, const char *name, void *host,
 				 uint64_t bytes, struct godwit_error *error)
 {
+	int err;
+
 	if (!is_still(d)) {
 		godwit_error_set(error, "RAM block %u: drain before adding a block", id);
 		return -EBUSY;
 	}
-	return godwit_ram_add_block(d->ram, id, name, host, bytes, error);
+	err = godwit_ram_add_block(d->ram, id, name, host, bytes, error);
+	if (!err && d->place)
+		place_workers(d, host, bytes);
+	return err;
 }
 
 int godwit_destination_remove_block(struct godwit_destination *d, uint32_t id, struct godwit_error *error)
@@ -381,7 +400,7 @@ static int create_buffers(struct godwit_destination *d)
 static int create_worker(struct godwit_destination *d, uint32_t i)
 {
 	struct destination_worker *w = godwit_arena_alloc_zero(d->arena, sizeof(*w));
-	char name[16];
+	char name[24];			/* cut to what a thread may be called */
 	int err;
 
 	if (!w)
@@ -429,8 +448,10 @@ int godwit_destination_create(const struct godwit_destination_options *from,
 	d->arena = arena;
 	d->log = options.log;
 	d->log_user = options.log_user;
+	d->place = options.place;
+	godwit_placement_init(&d->placement);
 	d->nr_workers = options.workers ? options.workers : godwit_topology_default_workers();
-	d->spin_ns = d->nr_workers < godwit_topology_default_workers() ? SPIN_NS : 0;
+	d->spin_ns = godwit_worker_spin_ns(d->nr_workers);
 	d->created_at_ns = godwit_now_ns();
 	godwit_doorbell_init(&d->bell);
 	pthread_mutex_init(&d->stats_lock, NULL);
@@ -466,6 +487,7 @@ void godwit_destination_destroy(struct godwit_destination *d)
 		return;
 	destroy_workers(d);
 	godwit_ram_destroy(d->ram);
+	godwit_placement_fini(&d->placement);
 	pthread_mutex_destroy(&d->stats_lock);
 	godwit_arena_destroy_self(d->arena);
 }

@@ -88,7 +88,7 @@ static int add_jobs(struct godwit_source *s, unsigned want)
 static int create_worker(struct godwit_source *s, unsigned i)
 {
 	struct godwit_source_worker *w = godwit_arena_alloc_zero(&s->arena, sizeof(*w));
-	char name[16];
+	char name[24];			/* cut to what a thread may be called */
 	int err;
 
 	if (!w)
@@ -111,12 +111,25 @@ static int start_worker(struct godwit_source *s, unsigned i, uint32_t spin_ns)
 
 	if (err)
 		return err;
-	if (s->place)
-		worker_at(s, i)->worker.cpu = godwit_placement_cpu(&s->placement, i);
 	pthread_mutex_lock(&s->stats_lock);
 	err = godwit_worker_start(&worker_at(s, i)->worker, spin_ns);
 	pthread_mutex_unlock(&s->stats_lock);
 	return err;
+}
+
+/* Near the RAM, once there is RAM; where a sandbox refuses, workers run where they do, said once. */
+static void place_workers(struct godwit_source *s)
+{
+	for (unsigned i = 0; s->place && i < s->asked_workers; i++) {
+		int err = godwit_worker_bind(&worker_at(s, i)->worker,
+					     godwit_placement_cpu(&s->placement, i));
+
+		if (!err)
+			continue;
+		godwit_log(s, GODWIT_LOG_WARN, "workers: binding to processors is refused (%s), they run "
+			   "anywhere", strerror(-err));
+		s->place = 0;
+	}
 }
 
 static void stop_worker(struct godwit_source *s, unsigned i)
@@ -129,7 +142,7 @@ static void stop_worker(struct godwit_source *s, unsigned i)
 /* More threads are started at once; fewer are fed, and end when they are empty (see reap). */
 static int set_workers(struct godwit_source *s, unsigned want)
 {
-	uint32_t spin_ns = want < godwit_topology_default_workers() ? GODWIT_SPIN_NS : 0;
+	uint32_t spin_ns = godwit_worker_spin_ns(want);
 	int err = add_jobs(s, want * GODWIT_JOBS_PER_WORKER + 2);
 
 	for (unsigned i = 0; !err && i < want; i++) {
@@ -338,6 +351,7 @@ static void lay_out(struct godwit_source *s, const struct godwit_setup *setup)
 
 	s->laid_out = *setup;
 	s->blocks_changed = false;
+	place_workers(s);
 	if (err)
 		godwit_log(s, GODWIT_LOG_WARN, "base: %s", error.text);
 	if (godwit_base_describe(s->base, line, sizeof(line)))
@@ -355,6 +369,7 @@ static void follow_setup(struct godwit_source *s)
 	if (setup.workers != s->followed_workers) {
 		s->followed_workers = setup.workers;
 		set_workers(s, setup.workers);
+		place_workers(s);
 	}
 	if (is_still(s) && (s->blocks_changed || setup.base != s->laid_out.base ||
 			      setup.base_bytes != s->laid_out.base_bytes))

@@ -24,9 +24,6 @@
 #define GODWIT_JOBS_PER_WORKER 9u
 _Static_assert(GODWIT_DEPTH <= 1 << GODWIT_WORKER_RING_LOG2, "a worker's rings hold its depth");
 
-/* How long an idle thread polls before it sleeps, where it has a processor to itself. */
-#define GODWIT_SPIN_NS 3000u
-
 /* A batch and the frame it becomes. Belongs to whoever has it, see source.c. */
 struct godwit_job {
 	struct godwit_batch batch;	/* nr_pages 0: a stream header or drain frame */

@@ -2,6 +2,7 @@
 #ifndef GODWIT_TOPOLOGY_H
 #define GODWIT_TOPOLOGY_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,7 +16,10 @@
 /* Beyond this many workers a link of 100 Gbit/s is the limit even with zstd; more can be asked for. */
 #define GODWIT_DEFAULT_WORKERS_MAX 8u
 
-/* Processors that this thread may run on and that the cgroups pay for: 1 to GODWIT_DEFAULT_WORKERS_MAX. */
+/* Processors that this thread may run on and that the cgroups pay for, at least 1. */
+unsigned godwit_topology_processors(void);
+
+/* Workers when nobody asked for a number: the same, at most GODWIT_DEFAULT_WORKERS_MAX. */
 unsigned godwit_topology_default_workers(void);
 
 /* The same, with the cgroups below root: see limits.h. */
@@ -53,8 +57,8 @@ void godwit_placement_add(struct godwit_placement *placement, const void *host, 
 /* The processor for worker number i, or -1: anywhere. */
 int godwit_placement_cpu(struct godwit_placement *placement, unsigned i);
 
-/* Bind the calling thread. 0, or -errno where that is refused (a sandbox): it runs where it did before. */
-int godwit_topology_bind_self(int cpu);
+/* Bind a thread; -1: leave it. 0, or -errno where that is refused (a sandbox): it runs where it did. */
+int godwit_topology_bind(pthread_t thread, int cpu);
 
 /* For tests: a made-up machine, in hwloc's notation for synthetic topologies. 0 or -EINVAL. */
 int godwit_placement_init_synthetic(struct godwit_placement *placement, const char *description);

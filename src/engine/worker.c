@@ -5,7 +5,15 @@
 #include <time.h>
 
 #include "engine/clock.h"
+#include "engine/topology.h"
 #include "engine/worker.h"
+
+#define SPIN_NS 3000u
+
+uint32_t godwit_worker_spin_ns(uint32_t workers)
+{
+	return workers < godwit_topology_processors() ? SPIN_NS : 0;
+}
 
 static bool has_work(void *arg)
 {
@@ -69,8 +77,7 @@ void godwit_worker_init(struct godwit_worker *w, const char *name,
 	w->run = run;
 	w->user = user;
 	w->owner = owner;
-	w->cpu = -1;
-	strncpy(w->name, name, sizeof(w->name) - 1);
+	memcpy(w->name, name, strnlen(name, sizeof(w->name) - 1));
 	godwit_doorbell_init(&w->bell);
 	godwit_spsc_init(&w->todo, w->slots, GODWIT_WORKER_RING_LOG2);
 }
@@ -90,6 +97,11 @@ int godwit_worker_start(struct godwit_worker *w, uint32_t spin_ns)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	w->is_running = !err;
 	return -err;
+}
+
+int godwit_worker_bind(struct godwit_worker *w, int cpu)
+{
+	return w->is_running ? godwit_topology_bind(w->thread, cpu) : 0;
 }
 
 bool godwit_worker_give(struct godwit_worker *w, void *job)

@@ -22,6 +22,10 @@
 /* Jobs that a worker may have waiting; a power of two above any depth in use. */
 #define GODWIT_WORKER_RING_LOG2 4
 
+/* How long an idle thread polls before it sleeps where it has a processor to itself; 0 where workers and
+ * their owner outnumber the processors allowed. */
+uint32_t godwit_worker_spin_ns(uint32_t workers);
+
 struct godwit_worker {
 	/* Set by init, then read-only. */
 	uint32_t (*run)(void *user, void *job);	/* does the job and hands it back; returns how many handed
@@ -33,7 +37,6 @@ struct godwit_worker {
 	/* The owner's. */
 	pthread_t thread;
 	bool is_running;
-	int cpu;			/* to run on, -1: anywhere */
 	uint32_t spin_ns;
 
 	_Atomic bool quit;		/* owner sets, worker reads: see stop */
@@ -52,6 +55,9 @@ void godwit_worker_init(struct godwit_worker *worker, const char *name,
 
 /* 0 or -errno of the thread. spin_ns: how long to poll an empty ring before sleeping. */
 int godwit_worker_start(struct godwit_worker *worker, uint32_t spin_ns);
+
+/* Run on this processor from now on (-1: as it does). 0, or -errno where that is refused. */
+int godwit_worker_bind(struct godwit_worker *worker, int cpu);
 
 /* Never full: the owner gives at most 1 << GODWIT_WORKER_RING_LOG2 jobs. Returns whether it had to be woken. */
 bool godwit_worker_give(struct godwit_worker *worker, void *job);
