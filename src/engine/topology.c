@@ -101,10 +101,7 @@ static int open_topology(struct godwit_placement *p, const char *synthetic)
 	p->is_broken = true;
 	if (hwloc_topology_init(&topology))
 		return -ENOMEM;
-	/* Cores and nodes are all that is looked at: no devices, no caches. */
 	if ((synthetic && hwloc_topology_set_synthetic(topology, synthetic)) ||
-	    hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE) ||
-	    hwloc_topology_set_type_filter(topology, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL) ||
 	    hwloc_topology_load(topology)) {
 		hwloc_topology_destroy(topology);
 		return -EINVAL;
