@@ -353,7 +353,7 @@ static void lay_out(struct godwit_source *s, const struct godwit_setup *setup)
 	s->blocks_changed = false;
 	place_workers(s);
 	if (err)
-		godwit_log(s, GODWIT_LOG_WARN, "base: %s", error.text);
+		godwit_log(s, GODWIT_LOG_WARN, "%s", error.text);
 	if (godwit_base_describe(s->base, line, sizeof(line)))
 		godwit_log(s, GODWIT_LOG_WARN, "%s", line);
 	else
