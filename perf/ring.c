@@ -26,10 +26,11 @@
 #define ORDER_LOG2 10
 #define NR_SLOTS (1u << ORDER_LOG2)
 #define MAX_BURST 64u
-#define ITEMS_A_SLICE (1u << 18)
-/* Round trips are timed in short runs, the median of which does not contain the preempted ones. */
-#define TRIPS_A_RUN 50u
-#define RUNS_A_SLICE 40u
+/* A slice is timed in short runs, so that their median does not contain the preempted ones. */
+#define RUNS_A_SLICE 32u
+#define ITEMS_A_RUN (1u << 13)
+#define ITEMS_A_SLICE (ITEMS_A_RUN * RUNS_A_SLICE)
+#define TRIPS_A_RUN 64u
 #define TRIPS_A_SLICE (TRIPS_A_RUN * RUNS_A_SLICE)
 #define PRIMITIVES_A_SLICE 4000u
 #define SUBMITS_A_SLICE 200u
@@ -111,7 +112,9 @@ struct bench {
 	_Atomic(uint32_t) quit;
 	_Atomic(uint64_t) received_ns;		/* when the sleeper had its item */
 
-	enum ring_kind kind;			/* of this run */
+	double run_ns[RUNS_A_SLICE];		/* an item, by the consumer */
+
+	enum ring_kind kind;			/* of this slice */
 	unsigned burst;
 	unsigned nr_cpus;
 	bool is_pinned;
@@ -188,10 +191,22 @@ static void start_peer(struct bench *b, pthread_t *peer, void *(*body)(void *))
 /* ---- through the rings ---- */
 
 /*
- * The loops are written once and compiled for each kind, so that no figure contains the choice.
- * push and pop of the kind that is a constant in the caller.
+ * The loops are written once and compiled for each kind, so that no figure contains the choice, and
+ * for bursts of one, which callers of single pushes get too: kind and that burst are constants in them.
  */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+#define FOR_KIND_AND_BURST(loop, b)								\
+	do {											\
+		if ((b)->kind == SPSC && (b)->burst == 1)					\
+			loop((b), SPSC, 1);							\
+		else if ((b)->kind == SPSC)							\
+			loop((b), SPSC, (b)->burst);						\
+		else if ((b)->burst == 1)							\
+			loop((b), MPMC, 1);							\
+		else										\
+			loop((b), MPMC, (b)->burst);						\
+	} while (0)
 
 ALWAYS_INLINE unsigned push(struct bench *b, enum ring_kind kind, void *const *items, unsigned n)
 {
@@ -207,15 +222,22 @@ ALWAYS_INLINE unsigned pop(struct bench *b, enum ring_kind kind, void **items, u
 
 ALWAYS_INLINE void drain(struct bench *b, enum ring_kind kind, unsigned burst)
 {
-	unsigned nr_turns = 0;
+	unsigned nr_turns = 0, got = 0;
+	uint64_t start_ns = now_ns();
 	void *items[MAX_BURST];
 
-	for (unsigned got = 0; got < ITEMS_A_SLICE;) {
-		unsigned n = pop(b, kind, items, burst);
+	for (unsigned run = 0; run < RUNS_A_SLICE; run++) {
+		unsigned start = got;
 
-		if (n == 0)
-			wait_a_turn(&nr_turns);
-		got += n;
+		while (got < (run + 1) * ITEMS_A_RUN) {
+			unsigned n = pop(b, kind, items, burst);
+
+			if (n == 0)
+				wait_a_turn(&nr_turns);
+			got += n;
+		}
+		b->run_ns[run] = (double)(now_ns() - start_ns) / (got - start);
+		start_ns = now_ns();
 	}
 }
 
@@ -254,27 +276,18 @@ static void *drain_items(void *arg)
 
 	pin_to(b, 1);
 	meet(b);
-	if (b->kind == SPSC)
-		drain(b, SPSC, b->burst);
-	else
-		drain(b, MPMC, b->burst);
-	atomic_store(&b->received_ns, now_ns());
+	FOR_KIND_AND_BURST(drain, b);
 	return NULL;
 }
 
 static double pair_ns_per_item(struct bench *b)
 {
 	pthread_t peer;
-	uint64_t start_ns;
 
 	start_peer(b, &peer, drain_items);
-	start_ns = now_ns();
-	if (b->kind == SPSC)
-		feed(b, SPSC, b->burst);
-	else
-		feed(b, MPMC, b->burst);
+	FOR_KIND_AND_BURST(feed, b);
 	pthread_join(peer, NULL);
-	return (double)(atomic_load(&b->received_ns) - start_ns) / ITEMS_A_SLICE;
+	return median(b->run_ns, RUNS_A_SLICE);
 }
 
 static double alone_ns_per_item(struct bench *b)
@@ -284,10 +297,7 @@ static double alone_ns_per_item(struct bench *b)
 	godwit_spsc_init(&b->spsc, b->spsc_slots, ORDER_LOG2);
 	godwit_mpmc_init(&b->mpmc, b->cells, ORDER_LOG2);
 	start_ns = now_ns();
-	if (b->kind == SPSC)
-		feed_and_drain(b, SPSC, b->burst);
-	else
-		feed_and_drain(b, MPMC, b->burst);
+	FOR_KIND_AND_BURST(feed_and_drain, b);
 	return (double)(now_ns() - start_ns) / ITEMS_A_SLICE;
 }
 
