@@ -6,6 +6,10 @@
  * parameters change under way, pages are sent past the engine, blocks come and go, guest memory is
  * written while a worker reads it. Seeds repeat; a failure names seed and round.
  */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
 #include "../engine/pair.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -322,3 +326,69 @@ Test(rounds, several_sources_and_destinations_live_in_one_process)
 	for (unsigned i = 0; i < 3; i++)
 		pair_close(&pair[i]);
 }
+
+#ifndef IS_TSAN
+/*
+ * A guest that never stops. It writes a word in one to four lines of each page, over and over: in odd pages
+ * always something new, in even pages one of two values, so that they are often what they were. What a
+ * worker reads twice is not the same twice, and what it remembers must be what it sent. A
+ * destination that disagrees says so, since deltas and same pages carry digests.
+ */
+struct writer {
+	struct pair_block *block;
+	_Atomic bool stop;
+};
+
+static void *write_on_and_on(void *arg)
+{
+	struct writer *w = arg;
+
+	for (uint64_t n = 0; !atomic_load_explicit(&w->stop, memory_order_relaxed); n++) {
+		for (uint64_t page = 0; page < w->block->pages; page++) {
+			_Atomic uint64_t *word = (_Atomic uint64_t *)(w->block->guest + page * PAGE);
+
+			for (unsigned line = 0; line <= page % 4; line++)
+				atomic_store_explicit(&word[8 * (63 - 9 * line)], page % 2 ? n : n & 1,
+						      memory_order_relaxed);
+		}
+	}
+	return NULL;
+}
+
+static void run_beside_a_writer(uint32_t base, const char *rung, unsigned seconds)
+{
+	struct godwit_params params = fixed(rung, base, 1 << 20);
+	struct writer w = { 0 };
+	uint64_t seed = 1;
+	pthread_t thread;
+	struct pair pair;
+
+	pair_open(&pair, &params);
+	w.block = pair_add_block(&pair, 1, 130);
+	for (uint64_t page = 0; page < 130; page++)
+		fill_text(page_of(w.block, page), &seed);
+	cr_assert_eq(pthread_create(&thread, NULL, write_on_and_on, &w), 0);
+	for (time_t end = time(NULL) + seconds; time(NULL) < end;)
+		pair_send_all(&pair);
+	atomic_store(&w.stop, true);
+	pthread_join(thread, NULL);
+	pair_send_all(&pair);
+	pair_check_equal(&pair, "after the writer stopped");
+	pair_check_sums(&pair);
+	cr_assert_gt(pair_stats(&pair).same, 0);
+	cr_assert_gt(pair_stats(&pair).delta_lines + pair_stats(&pair).delta_words, 0);
+	pair_close(&pair);
+}
+
+Test(rounds, equal_beside_a_guest_that_never_stops_signatures)
+{
+	run_beside_a_writer(GODWIT_BASE_SIGNATURES, "none", nr_seeds(2));
+	run_beside_a_writer(GODWIT_BASE_SIGNATURES, "lz4", nr_seeds(1));
+}
+
+Test(rounds, equal_beside_a_guest_that_never_stops_pages)
+{
+	run_beside_a_writer(GODWIT_BASE_PAGES, "none", nr_seeds(2));
+	run_beside_a_writer(GODWIT_BASE_PAGES, "lz4", nr_seeds(1));
+}
+#endif
