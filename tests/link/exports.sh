@@ -27,3 +27,14 @@ nm -D --defined-only --with-symbol-versions "$GODWIT_SO" | grep ' T ' | grep -v 
 nm "$GODWIT_SO" | grep -q ' t godwit_je_mallocx$' || fail "no jemalloc in the shared library"
 nm "$GODWIT_A" | grep -q ' t godwit_je_mallocx$' || fail "no jemalloc in the static library"
 echo "$(wc -l <"$work/declared") functions, as declared"
+
+# Each header stands alone, in strict C and in C++.
+for header in "$include"/godwit/*.h; do
+	echo "#include <godwit/${header##*/}>" >"$work/alone.c"
+	"$CC" -std=c11 -Wall -Wextra -Wpedantic -Werror -I"$include" -fsyntax-only "$work/alone.c" ||
+		fail "${header##*/} in C"
+	if command -v c++ >/dev/null; then
+		c++ -x c++ -std=c++17 -Wall -Wextra -Wpedantic -Werror -I"$include" -fsyntax-only \
+			"$work/alone.c" || fail "${header##*/} in C++"
+	fi
+done
