@@ -3,8 +3,7 @@
 #define GODWIT_APPROX_H
 
 /*
- * log2 and exp2 to four digits: predictions are no better than that, and whoever links the static
- * library need not link libm for them. test_ladder.c compares them with libm's.
+ * log2 and exp2 to four digits: predictions are no better than that, and nobody need link libm for them.
  */
 #include <stdint.h>
 #include <string.h>

@@ -112,11 +112,9 @@ struct godwit_ladder {
 		} rung[GODWIT_LADDER_MAX];
 		uint32_t picks;		/* blocks asked for */
 		uint32_t probe_at;	/* value of picks when the next probe is due */
-		uint32_t probe_gap;	/* blocks between probes: longer while they bring nothing */
 		uint32_t last;		/* rung of the block learned last */
 		uint32_t probes;	/* probes so far */
 		uint32_t comparisons;	/* of two families of codecs, up to where it matters */
-		bool is_probing;	/* the block picked last was one */
 	} kind[GODWIT_LADDER_KINDS];
 };
 
@@ -130,6 +128,13 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 /* What came of it: out_bytes = in_bytes when it did not shrink; cpu_ns = 0 when it was not measured. */
 void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
 			 size_t out_bytes, uint64_t cpu_ns);
+
+/*
+ * Nanoseconds that such a block would take on the machine of the priors: fixed cost per call included,
+ * how slow the last blocks were left out. What a block took over this compares across rungs and sizes.
+ */
+uint64_t godwit_ladder_usual_ns(const struct godwit_ladder *ladder, unsigned kind, unsigned index,
+				size_t in_bytes);
 
 /* ---- the price controller ---- */
 
@@ -166,6 +171,9 @@ struct godwit_price {
 	uint32_t until;			/* step at which the mode, or the truce, is over */
 	uint32_t patience;		/* how long to hold after the next disappointment, in steps */
 	uint32_t truce_until;		/* preemption is not acted upon before this step */
+	uint32_t truce;			/* how long the next truce is, in steps */
+	bool is_preempted;		/* why the present descent began */
+	bool has_helped;		/* it retired more */
 };
 
 void godwit_price_init(struct godwit_price *price);

@@ -17,8 +17,8 @@
  * A probe is a block on a rung that is not believed best. Its neighbour is asked first, as a neighbour
  * costs nearly the same. From the rung none nothing is learned about the content, so the probe there is
  * the rung that this price would take were the content typical: that one costs less than not to
- * compress a typical block, so at worst a probe doubles the cost of one block. Gaps between probes
- * double, from 1/64 of the blocks to 1/256, while they bring nothing: less than 2 % is spent on them.
+ * compress a typical block, so at worst a probe doubles the cost of one block. Probes are as far apart as
+ * keeps their cost at half a hundredth of all: where bytes are dear and worker time is not, they are frequent.
  *
  * At a price where two rungs cost the same, workers that all took the cheaper one would swing from all
  * light to all heavy. A price that is spread by half up and down, evenly from block to block, turns
@@ -37,8 +37,10 @@
 
 #define RUNGS 7
 
-#define PROBE_GAP_MIN 64u
-#define PROBE_GAP_MAX 256u
+/* Blocks between two probes; what they may cost beside all the others. */
+#define PROBE_GAP_MIN 8.0f
+#define PROBE_GAP_MAX 256.0f
+#define PROBE_COST 0.005f
 
 /* The content of a block is what it shrank to, but not above this: constant blocks are no guide. */
 #define CONTENT_MAX 4.0f
@@ -90,14 +92,24 @@ void godwit_ladder_init(struct godwit_ladder *ladder)
 			k->rung[i].depth = priors[i].depth[kind];
 			k->rung[i].ns = priors[i].ns[kind];
 		}
-		k->probe_gap = PROBE_GAP_MIN;
-		k->probe_at = PROBE_GAP_MIN;
+		k->probe_at = 64;
 	}
+}
+
+static float usual_ns(const struct godwit_ladder_kind *k, unsigned i, size_t in_bytes)
+{
+	return priors[i].fixed_ns + k->rung[i].ns * (float)in_bytes;
 }
 
 static float predict_ns(const struct godwit_ladder_kind *k, unsigned i, size_t in_bytes)
 {
-	return k->slowness * (priors[i].fixed_ns + k->rung[i].ns * (float)in_bytes);
+	return k->slowness * usual_ns(k, i, in_bytes);
+}
+
+uint64_t godwit_ladder_usual_ns(const struct godwit_ladder *ladder, unsigned kind, unsigned index,
+				size_t in_bytes)
+{
+	return (uint64_t)usual_ns(&ladder->kind[kind], index, in_bytes);
 }
 
 static unsigned cheapest(const struct godwit_ladder_kind *k, float content, size_t in_bytes,
@@ -134,6 +146,19 @@ static unsigned probe(const struct godwit_ladder_kind *k, unsigned best, size_t 
 	return k->probes % 2 && best > 1 ? best - 1 : best + 1;
 }
 
+/* The gap to the next probe after this one, were it to bring nothing: from none, were it not to shrink. */
+static uint32_t probe_gap(const struct godwit_ladder_kind *k, unsigned best, unsigned pick, size_t in_bytes,
+			  float price_ns)
+{
+	float bytes = (float)in_bytes;
+	float best_out = godwit_exp2f(-k->content * k->rung[best].depth);
+	float pick_out = best ? godwit_exp2f(-k->content * k->rung[pick].depth) : 1;
+	float cost = predict_ns(k, best, in_bytes) + price_ns * bytes * best_out;
+	float extra = predict_ns(k, pick, in_bytes) + price_ns * bytes * pick_out - cost;
+
+	return (uint32_t)godwit_clampf(extra / (PROBE_COST * cost), PROBE_GAP_MIN, PROBE_GAP_MAX);
+}
+
 unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
 			    uint64_t price_ps)
 {
@@ -142,12 +167,10 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 	unsigned best = cheapest(k, k->content, in_bytes, price_ns * spread(k->picks));
 	unsigned pick = best;
 
-	k->is_probing = false;
 	if ((int32_t)(k->picks - k->probe_at) >= 0) {
 		pick = probe(k, best, in_bytes, price_ns);
-		k->is_probing = pick != best;
-		k->probe_at = k->picks + k->probe_gap;
-		k->probes += k->is_probing;
+		k->probe_at = k->picks + probe_gap(k, best, pick, in_bytes, price_ns);
+		k->probes++;
 	}
 	k->picks++;
 	return pick;
@@ -211,16 +234,6 @@ void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned i
 	if (index == 0)
 		return;
 	seen = godwit_log2f((float)in_bytes / (float)out_bytes);
-	if (k->is_probing) {
-		float miss = seen - k->content * k->rung[index].depth;
-		bool is_news = miss > 0.15f || miss < -0.15f;
-
-		k->probe_gap = is_news ? PROBE_GAP_MIN : k->probe_gap * 2;
-		if (k->probe_gap > PROBE_GAP_MAX)
-			k->probe_gap = PROBE_GAP_MAX;
-		k->probe_at = k->picks + k->probe_gap;
-		k->is_probing = false;
-	}
 	learn_depth(k, index, seen, is_comparison);
 	if (cpu_ns)
 		learn_time(k, index, in_bytes, (float)cpu_ns, is_comparison);

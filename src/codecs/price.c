@@ -18,7 +18,7 @@
  *  - encoding threads that wait for a processor mean that processors are short, whatever the link says.
  * Either leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
  * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
- * by a truce in which preemption is not acted upon.
+ * by a truce in which preemption is not acted upon, and which doubles as well.
  *
  * Pure: the time is in the input, and equal inputs give equal prices.
  */
@@ -49,6 +49,8 @@ enum mode {
 
 #define PREEMPTED_MUCH 0.15
 #define JUDGE_STEPS 6		/* rates follow in 3 steps: see smooth() */
+#define CLIMB 0.4		/* octaves that are worth a comparison */
+#define UNJUDGED 3.0		/* octaves at most above a mark that is too fresh for one */
 #define MARK_STEPS 96		/* a mark older than this says nothing */
 #define DESCENT 1.5		/* octaves between two comparisons */
 #define PATIENCE_MIN 32
@@ -61,6 +63,7 @@ void godwit_price_init(struct godwit_price *price)
 	price->gain = 1;
 	price->mode = FOLLOW;
 	price->patience = PATIENCE_MIN;
+	price->truce = PATIENCE_MIN;
 	price->mark.octave = OCTAVE_START;
 }
 
@@ -106,34 +109,56 @@ static void move(struct godwit_price *p, double octaves)
 	p->octave = clamp(p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX), OCTAVE_MIN, OCTAVE_MAX);
 }
 
+/* From the mark, which was measured, on down. */
 static void begin_descent(struct godwit_price *p)
 {
-	set_mark(p);
+	p->octave = p->mark.octave;
+	p->gain = 1;
 	p->mode = DESCEND;
 	p->until = p->step + JUDGE_STEPS;
 	move(p, -DESCENT);
+}
+
+static uint32_t twice(uint32_t steps)
+{
+	return steps * 2 < PATIENCE_MAX ? steps * 2 : PATIENCE_MAX;
 }
 
 static void begin_rest(struct godwit_price *p)
 {
 	p->mode = REST;
 	p->until = p->step + p->patience;
-	p->patience = p->patience * 2 < PATIENCE_MAX ? p->patience * 2 : PATIENCE_MAX;
+	p->patience = twice(p->patience);
+}
+
+/* The link was the limit after all, and what the preemption says a side show. */
+static void begin_truce(struct godwit_price *p)
+{
+	p->mode = FOLLOW;
+	p->truce_until = p->step + p->truce;
+	p->truce = twice(p->truce);
+	/* The rates follow later; those of the mark still hold. */
+	p->mark.step = p->step;
 }
 
 static void descend(struct godwit_price *p)
 {
 	if (p->step < p->until)
 		return;
-	if (p->retired_rate > p->mark.retired_rate * 1.02 && p->octave > OCTAVE_MIN) {
-		begin_descent(p);
+	if (p->retired_rate > p->mark.retired_rate * 1.02) {
+		p->has_helped = true;
+		set_mark(p);
+		if (p->octave > OCTAVE_MIN)
+			begin_descent(p);
+		else
+			begin_rest(p);
 		return;
 	}
-	if (p->retired_rate < p->mark.retired_rate * 0.98)
-		/* It was better before: the link is the limit, and preemption a side show. */
-		p->truce_until = p->step + 4 * p->patience;
 	p->octave = p->mark.octave;
-	begin_rest(p);
+	if (p->has_helped || !p->is_preempted)
+		begin_rest(p);
+	else
+		begin_truce(p);
 }
 
 /* Has the climb from the mark to here done harm? */
@@ -151,28 +176,31 @@ static void follow(struct godwit_price *p, double imbalance)
 	bool has_turned = imbalance * p->imbalance < 0;
 
 	if (is_short && imbalance > 0) {
+		set_mark(p);
+		p->is_preempted = true;
+		p->has_helped = false;
 		begin_descent(p);
 		return;
 	}
 	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.25), GAIN_MIN, GAIN_MAX);
 	p->imbalance = imbalance;
-	if (imbalance < 0 || p->step - p->mark.step > MARK_STEPS) {
-		move(p, p->gain * imbalance);
-		set_mark(p);
-		return;
-	}
-	if (p->octave >= p->mark.octave + 1 && p->step - p->mark.step >= JUDGE_STEPS) {
+	if (imbalance >= 0 && p->octave >= p->mark.octave + CLIMB && p->step - p->mark.step >= JUDGE_STEPS) {
 		if (did_not_pay(p)) {
-			p->octave = p->mark.octave;
+			p->is_preempted = false;
+			p->has_helped = false;
 			begin_descent(p);
 			return;
 		}
-		if (p->retired_rate > p->mark.retired_rate * 1.02) {
+		if (p->retired_rate > p->mark.retired_rate * 1.03) {
 			set_mark(p);
 			p->patience = PATIENCE_MIN;
 		}
 	}
+	if (p->octave < p->mark.octave || p->step - p->mark.step > MARK_STEPS)
+		set_mark(p);
 	move(p, p->gain * imbalance);
+	if (p->step - p->mark.step < JUDGE_STEPS)
+		p->octave = clamp(p->octave, OCTAVE_MIN, p->mark.octave + UNJUDGED);
 }
 
 static void act(struct godwit_price *p, const struct godwit_price_input *sum)

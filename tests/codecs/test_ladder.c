@@ -5,7 +5,6 @@
  *
  * Speeds and ratios are those measured on ten real guests, 64 KiB blocks (mean, and three of them).
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,9 +254,6 @@ static struct outcome simulate(struct plan plan)
 			step_price(&s);
 		if (s.now < plan.span_ns / 4)
 			s.retired_early = s.retired;
-		if (getenv("TRACE") && plan.fixed < 0 && s.in_since == s.now)
-			printf("%.1f ms price 2^%.1f mode %u retired %.3f wire %.3f pre %.2f\n", s.now / 1e6, s.price.octave,
-			       s.price.mode, s.price.retired_rate, s.price.wire_rate, s.price.preempted);
 	}
 	s.outcome.rate = (s.retired - s.retired_early) / (plan.span_ns * 0.75);
 	s.outcome.start_rate = s.retired / plan.span_ns;
@@ -289,7 +285,7 @@ static void expect_near_best(struct plan plan, double share)
 
 	plan.fixed = -1;
 	got = simulate(plan);
-	if (getenv("SHOW"))
+	if (getenv("GODWIT_TEST_SHOW"))
 		printf("%-8s %5.1f Gbit/s %2u workers: best %u %.3f auto %.3f (%.3f, start %.3f) 2^%.1f "
 		       "use %u %u %u %u %u %u %u\n",
 		       plan.profile->name, plan.link * 8, plan.workers, rung, best, got.rate,
@@ -330,4 +326,315 @@ Test(loop, auto_is_as_good_as_the_best_rung_on_every_link)
 Test(loop, auto_is_as_good_as_raw_on_noise)
 {
 	all_links(&noise, 0.95);
+}
+
+/* codecs.md: matching the effort to the link by mixing two rungs beats every rung alone. */
+Test(loop, auto_mixes_neighbours_where_that_is_better_than_either)
+{
+	struct plan plan = { .profile = &profiles[0], .workers = 4, .link = 10.0 / 8, .span_ns = 0.4e9 };
+	unsigned rung = 0;
+	double best = best_fixed(plan, &rung);
+	struct outcome got;
+
+	plan.fixed = -1;
+	got = simulate(plan);
+	cr_expect_gt(got.rate, 1.02 * best, "%.3f of rung %u", got.rate / best, rung);
+}
+
+Test(loop, a_change_of_content_is_followed)
+{
+	static const struct {
+		const struct profile *first, *then;
+	} changes[] = { { &profiles[3], &noise }, { &noise, &profiles[3] }, { &profiles[4], &profiles[2] } };
+
+	for (unsigned i = 0; i < 3; i++) {
+		for (unsigned g = 0; g < 5; g++) {
+			struct plan plan = { .profile = changes[i].first, .then = changes[i].then, .workers = 4,
+					     .link = gbits[g] / 8, .span_ns = span_for(gbits[g]) };
+
+			/* The time to find out is in this as well. */
+			expect_near_best(plan, 0.9);
+		}
+	}
+}
+
+/* Two processors for four workers, both ends' sockets and the receiver: a loopback migration. */
+Test(loop, scarce_processors_do_not_drive_the_rung_up)
+{
+	static const struct {
+		unsigned profile, workers;
+		double gbit, processors;
+	} hosts[] = {
+		{ 0, 4, 10, 2 },  { 0, 4, 100, 2 }, { 0, 2, 100, 2 }, { 0, 4, 1, 2 },	{ 0, 4, 100, 1 },
+		{ 1, 8, 1, 2 },	  { 1, 1, 100, 2 }, { 2, 4, 10, 2 },  { 0, 2, 25, 2 },	{ 1, 2, 10, 2 },
+		{ 4, 2, 100, 2 }, { 2, 2, 100, 2 }, { 3, 4, 25, 2 },  { 3, 2, 100, 2 },
+	};
+
+	for (unsigned i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
+		struct plan plan = { .profile = &profiles[hosts[i].profile], .workers = hosts[i].workers,
+				     .link = hosts[i].gbit / 8, .processors = hosts[i].processors,
+				     .write_ns = 0.25, .decode_ns = 0.3, .decode_wire_ns = 0.1,
+				     .span_ns = span_for(hosts[i].gbit) };
+
+		expect_near_best(plan, 0.92);
+	}
+}
+
+/* It has its own processor, and is the slowest of all: bytes saved on the link are no gain. */
+Test(loop, a_slow_receiver_does_not_drive_the_rung_up)
+{
+	for (unsigned w = 1; w < 4; w++) {
+		struct plan plan = { .profile = &profiles[0], .workers = workers[w], .link = 100.0 / 8,
+				     .decode_ns = 0.5, .decode_wire_ns = 0.1, .span_ns = 0.4e9 };
+
+		/* Finding out, now and then, that heavier does not pay has its price. */
+		expect_near_best(plan, 0.93);
+	}
+}
+
+/* ---- the price alone ---- */
+
+static struct godwit_price_input flow(uint64_t starved_ns, uint64_t idle_ns)
+{
+	return (struct godwit_price_input){
+		.span_ns = 4000000, .link_busy_ns = 4000000 - starved_ns, .link_starved_ns = starved_ns,
+		.worker_idle_ns = idle_ns, .worker_cpu_ns = 4000000 - idle_ns,
+		.worker_wall_ns = 4000000 - idle_ns, .workers = 1,
+		.wire_bytes = 2000000, .retired_bytes = 4000000,
+	};
+}
+
+static uint64_t step(struct godwit_price *price, struct godwit_price_input input, unsigned times)
+{
+	uint64_t last = 0;
+
+	while (times--)
+		last = godwit_price_step(price, &input);
+	return last;
+}
+
+Test(price, a_starved_link_lowers_it_to_a_bound)
+{
+	struct godwit_price price;
+	uint64_t first, low;
+
+	godwit_price_init(&price);
+	first = step(&price, flow(0, 0), 1);
+	low = step(&price, flow(2000000, 0), 1);
+	cr_expect_lt(low, first);
+	low = step(&price, flow(4000000, 0), 100);
+	cr_expect_leq(low, 600);
+	cr_expect_eq(step(&price, flow(4000000, 0), 100), low);
+	cr_expect_gt(low, 0);
+}
+
+Test(price, idle_workers_raise_it_to_a_bound)
+{
+	struct godwit_price price;
+	uint64_t high;
+
+	godwit_price_init(&price);
+	high = step(&price, flow(0, 4000000), 100);
+	cr_expect_geq(high, 1000000);
+	cr_expect_eq(step(&price, flow(0, 4000000), 100), high);
+}
+
+Test(price, holds_still_when_nobody_waits_or_nothing_flows)
+{
+	struct godwit_price_input silent = flow(4000000, 4000000);
+	struct godwit_price price;
+	uint64_t start;
+
+	godwit_price_init(&price);
+	start = step(&price, flow(0, 0), 1);
+	cr_expect_eq(step(&price, flow(0, 0), 50), start);
+	silent.wire_bytes = silent.retired_bytes = 0;
+	cr_expect_eq(step(&price, silent, 50), start);
+	cr_expect_eq(step(&price, (struct godwit_price_input){ 0 }, 50), start);
+}
+
+Test(price, small_spans_add_up)
+{
+	struct godwit_price_input tenth = flow(4000000, 0);
+	struct godwit_price all, parts;
+	uint64_t price;
+
+	tenth.span_ns /= 10;
+	tenth.link_starved_ns /= 10;
+	tenth.worker_cpu_ns /= 10;
+	tenth.worker_wall_ns /= 10;
+	tenth.wire_bytes /= 10;
+	tenth.retired_bytes /= 10;
+	godwit_price_init(&all);
+	godwit_price_init(&parts);
+	price = step(&all, flow(4000000, 0), 3);
+	cr_expect_eq(step(&parts, tenth, 30), price);
+}
+
+Test(price, climbs_without_gain_are_taken_back)
+{
+	struct godwit_price_input input = flow(0, 2000000);
+	struct godwit_price price;
+	uint64_t start, worst = 0;
+
+	godwit_price_init(&price);
+	start = step(&price, flow(0, 0), 10);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t now = godwit_price_step(&price, &input);
+
+		worst = now > worst && i > 40 ? now : worst;
+		/* The receiver takes the same guest bytes; dearer bytes only make the wire emptier. */
+		input.wire_bytes = (uint64_t)(2000000 * godwit_exp2f(0.3f * godwit_log2f((float)start / (float)now)));
+	}
+	cr_expect_leq(worst, 16 * start, "%llu from %llu", (unsigned long long)worst, (unsigned long long)start);
+}
+
+/* ---- the ladder alone ---- */
+
+Test(approx, log2_and_exp2_are_good_to_four_digits)
+{
+	static const struct {
+		float x, log2_x;
+	} known[] = {
+		{ 1, 0 },		{ 1.0001f, 1.442623e-4f }, { 1.4142135f, 0.5f }, { 1.9999f, 0.99992786f },
+		{ 3, 1.5849625f },	{ 10, 3.3219281f },	   { 0.1f, -3.3219281f }, { 0.3f, -1.7369656f },
+		{ 65536, 16 },		{ 1e6f, 19.931569f },	   { 1e-6f, -19.931569f }, { 0.25f, -2 },
+	};
+
+	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		float x = known[i].x;
+
+		cr_expect_float_eq(godwit_log2f(x), known[i].log2_x, 1e-4f, "log2 of %g", (double)x);
+		cr_expect_float_eq(godwit_exp2f(known[i].log2_x) / x, 1, 5e-4f, "exp2 to %g", (double)x);
+	}
+	for (float x = 1e-9f; x < 1e9f; x *= 1.0137f)
+		cr_expect_float_eq(godwit_exp2f(godwit_log2f(x)) / x, 1, 5e-4f, "%g", (double)x);
+	cr_expect_gt(godwit_exp2f(-1e9f), 0);
+	cr_expect_lt(godwit_exp2f(1e9f), 2e30f);
+}
+
+Test(ladder, rungs_go_from_none_to_heavy_and_are_valid)
+{
+	cr_assert_eq(godwit_ladder_rungs, RUNGS);
+	cr_expect_eq(godwit_ladder_rung(0).codec, GODWIT_CODEC_NONE);
+	for (unsigned i = 0; i < godwit_ladder_rungs; i++)
+		cr_expect(godwit_rung_is_valid(godwit_ladder_rung(i)));
+	for (unsigned kind = 0; kind < GODWIT_LADDER_KINDS; kind++) {
+		struct godwit_ladder ladder;
+
+		godwit_ladder_init(&ladder);
+		for (unsigned i = 1; i < godwit_ladder_rungs; i++) {
+			cr_expect_gt(godwit_ladder_usual_ns(&ladder, kind, i, BLOCK_BYTES),
+				     godwit_ladder_usual_ns(&ladder, kind, i - 1, BLOCK_BYTES));
+			cr_expect_gt(ladder.kind[kind].rung[i].depth, ladder.kind[kind].rung[i - 1].depth);
+		}
+	}
+}
+
+/* One block of a content; the cost is what pick() minimises, in ns. */
+static double one_block(struct godwit_ladder *ladder, unsigned kind, const struct profile *p, uint64_t price_ps,
+			unsigned *rung_ret)
+{
+	unsigned rung = godwit_ladder_pick(ladder, kind, BLOCK_BYTES, price_ps);
+	double out = BLOCK / p->ratio[rung], ns = BLOCK * p->ns[rung];
+
+	godwit_ladder_learn(ladder, kind, rung, BLOCK_BYTES, (size_t)out, (uint64_t)ns);
+	*rung_ret = rung;
+	return ns + (double)price_ps * 1e-3 * out;
+}
+
+Test(ladder, no_price_takes_none_and_a_boundless_one_the_heaviest)
+{
+	struct godwit_ladder ladder;
+
+	godwit_ladder_init(&ladder);
+	cr_expect_eq(godwit_ladder_pick(&ladder, 1, BLOCK_BYTES, 0), 0);
+	cr_expect_eq(godwit_ladder_pick(&ladder, 0, BLOCK_BYTES, 1ull << 40), godwit_ladder_rungs - 1);
+	cr_expect_eq(godwit_ladder_pick(&ladder, 1, 1, 1000), 0);
+}
+
+Test(ladder, noise_settles_on_none_and_probes_cost_less_than_two_percent)
+{
+	for (unsigned octave = 9; octave <= 20; octave++) {
+		struct godwit_ladder ladder;
+		double cost = 0, none = 0;
+		unsigned rung, others = 0;
+
+		godwit_ladder_init(&ladder);
+		for (unsigned i = 0; i < 20; i++)
+			one_block(&ladder, 1, &noise, 1ull << octave, &rung);
+		for (unsigned i = 0; i < 5000; i++) {
+			cost += one_block(&ladder, 1, &noise, 1ull << octave, &rung);
+			none += BLOCK * (noise.ns[0] + (double)(1u << octave) * 1e-3);
+			others += rung != 0;
+		}
+		cr_expect_lt(cost, 1.02 * none, "2^%u ps: %.4f", octave, cost / none);
+		cr_expect_lt(others, 5000 / 8, "2^%u ps: %u blocks", octave, others);
+	}
+}
+
+Test(ladder, content_that_shrinks_again_is_noticed)
+{
+	for (unsigned octave = 13; octave <= 20; octave++) {
+		struct godwit_ladder ladder;
+		unsigned rung, blocks = 0;
+
+		godwit_ladder_init(&ladder);
+		for (unsigned i = 0; i < 3000; i++)
+			one_block(&ladder, 1, &noise, 1ull << octave, &rung);
+		do {
+			one_block(&ladder, 1, &profiles[3], 1ull << octave, &rung);
+			blocks++;
+		} while (ladder.kind[1].content < 0.7f && blocks < 1000);
+		cr_expect_leq(blocks, 256 + 4, "2^%u ps: %u blocks", octave, blocks);
+	}
+}
+
+Test(ladder, comes_close_to_the_best_choice_on_steady_content)
+{
+	for (unsigned i = 0; i < PROFILES; i++) {
+		for (unsigned octave = 9; octave <= 20; octave++) {
+			struct godwit_ladder ladder;
+			double cost = 0, best = 1e30;
+			unsigned rung;
+
+			godwit_ladder_init(&ladder);
+			for (unsigned n = 0; n < 2000; n++)
+				one_block(&ladder, 1, &profiles[i], 1ull << octave, &rung);
+			for (unsigned n = 0; n < 4000; n++)
+				cost += one_block(&ladder, 1, &profiles[i], 1ull << octave, &rung) / 4000;
+			for (unsigned r = 0; r < RUNGS; r++)
+				best = least(best, BLOCK * (profiles[i].ns[r] + (double)(1u << octave) * 1e-3 /
+								   profiles[i].ratio[r]));
+			/* The spread of the price costs a little everywhere, and pays in the loop. */
+			cr_expect_lt(cost, 1.06 * best, "%s at 2^%u ps: %.3f", profiles[i].name, octave,
+				     cost / best);
+		}
+	}
+}
+
+Test(ladder, kinds_do_not_disturb_each_other)
+{
+	struct godwit_ladder ladder, fresh;
+	unsigned rung;
+
+	godwit_ladder_init(&ladder);
+	godwit_ladder_init(&fresh);
+	for (unsigned i = 0; i < 500; i++)
+		one_block(&ladder, 1, &noise, 20000, &rung);
+	cr_expect_eq(memcmp(&ladder.kind[0], &fresh.kind[0], sizeof(fresh.kind[0])), 0);
+}
+
+Test(ladder, an_unmeasured_block_teaches_nothing_of_speed)
+{
+	struct godwit_ladder ladder;
+
+	godwit_ladder_init(&ladder);
+	for (unsigned i = 0; i < 100; i++)
+		godwit_ladder_learn(&ladder, 0, 4, BLOCK_BYTES, BLOCK_BYTES / 3, 0);
+	cr_expect_eq(ladder.kind[0].slowness, 1);
+	for (unsigned i = 0; i < 200; i++)
+		godwit_ladder_learn(&ladder, 0, 4, BLOCK_BYTES, BLOCK_BYTES / 3,
+				    3 * godwit_ladder_usual_ns(&ladder, 0, 4, BLOCK_BYTES));
+	cr_expect_float_eq(ladder.kind[0].slowness, 3, 0.1f);
 }
