@@ -293,6 +293,9 @@ Test(codec, the_longest_block_passes_and_a_longer_one_is_refused)
 	}
 	cr_assert(!godwit_codec_decompress(ctx, GODWIT_CODECS, in, 64, out, 64));
 	godwit_codec_ctx_destroy(ctx);
+	free(in);
+	free(out);
+	free(back);
 }
 
 Test(codec, noise_does_not_fit_into_less_than_itself)

@@ -491,6 +491,11 @@ Test(price, climbs_without_gain_are_taken_back)
 
 /* ---- the ladder alone ---- */
 
+static bool is_near(float x, float y, float within)
+{
+	return x - y < within && y - x < within;
+}
+
 Test(approx, log2_and_exp2_are_good_to_four_digits)
 {
 	static const struct {
@@ -504,11 +509,11 @@ Test(approx, log2_and_exp2_are_good_to_four_digits)
 	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 		float x = known[i].x;
 
-		cr_expect_float_eq(godwit_log2f(x), known[i].log2_x, 1e-4f, "log2 of %g", (double)x);
-		cr_expect_float_eq(godwit_exp2f(known[i].log2_x) / x, 1, 5e-4f, "exp2 to %g", (double)x);
+		cr_expect(is_near(godwit_log2f(x), known[i].log2_x, 1e-4f), "log2 of %g", (double)x);
+		cr_expect(is_near(godwit_exp2f(known[i].log2_x) / x, 1, 5e-4f), "exp2 to %g", (double)x);
 	}
 	for (float x = 1e-9f; x < 1e9f; x *= 1.0137f)
-		cr_expect_float_eq(godwit_exp2f(godwit_log2f(x)) / x, 1, 5e-4f, "%g", (double)x);
+		cr_expect(is_near(godwit_exp2f(godwit_log2f(x)) / x, 1, 5e-4f), "%g", (double)x);
 	cr_expect_gt(godwit_exp2f(-1e9f), 0);
 	cr_expect_lt(godwit_exp2f(1e9f), 2e30f);
 }
@@ -636,5 +641,5 @@ Test(ladder, an_unmeasured_block_teaches_nothing_of_speed)
 	for (unsigned i = 0; i < 200; i++)
 		godwit_ladder_learn(&ladder, 0, 4, BLOCK_BYTES, BLOCK_BYTES / 3,
 				    3 * godwit_ladder_usual_ns(&ladder, 0, 4, BLOCK_BYTES));
-	cr_expect_float_eq(ladder.kind[0].slowness, 3, 0.1f);
+	cr_expect(is_near(ladder.kind[0].slowness, 3, 0.1f), "%f", (double)ladder.kind[0].slowness);
 }
