@@ -257,6 +257,29 @@ Test(batch, refuses_batches_that_are_not_ascending_or_not_in_the_block)
 	single_close(&s);
 }
 
+Test(batch, takes_the_options_of_a_base_by_their_size)
+{
+	struct {
+		struct godwit_base_options known;
+		uint64_t tail;
+	} newer = { .known = { .size = sizeof(newer), .kind = GODWIT_BASE_SIGNATURES } };
+	struct godwit_base_options options = { sizeof(options) - 8, 0, GODWIT_BASE_SIGNATURES, 0 };
+	struct godwit_base *base = (void *)1;
+	struct godwit_error error = { "" };
+
+	cr_assert_eq(godwit_base_create(&options, &base, &error), -EINVAL);
+	cr_assert_eq(base, (void *)1);
+	cr_assert_gt(strlen(error.text), 0);
+	options.size = sizeof(options);
+	options.kind = GODWIT_BASE_OFF + 1;
+	cr_assert_eq(godwit_base_create(&options, &base, &error), -EINVAL);
+	cr_assert_eq(godwit_base_create(&newer.known, &base, &error), 0, "%s", error.text);
+	cr_assert_eq(godwit_base_add_block(base, 0, 10, &error), 0, "%s", error.text);
+	newer.tail = 1;
+	cr_assert_eq(godwit_base_layout(base, &newer.known, &error), -E2BIG);
+	godwit_base_destroy(base);
+}
+
 Test(batch, needs_a_fixed_rung)
 {
 	struct godwit_error error = { "" };

@@ -304,6 +304,78 @@ Test(source, follows_a_change_of_rung_from_the_next_batch)
 	pair_close(&pair);
 }
 
+static unsigned count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	unsigned n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n - 2;
+}
+
+Test(source, starts_and_ends_workers_while_pages_flow)
+{
+	static const uint32_t workers[] = { 5, 1, 3, 8, 2 };
+	struct godwit_params params = params_with("lz4", GODWIT_BASE_SIGNATURES);
+	struct pair_block *block;
+	uint64_t seed = 3;
+	unsigned threads;
+	struct pair pair;
+
+	pair_open(&pair, &params);
+	block = pair_add_block(&pair, 0, 1024);
+	threads = count_threads() - params.workers;	/* all but the encoders */
+	for (unsigned i = 0; i < sizeof(workers) / sizeof(workers[0]); i++) {
+		for (unsigned page = 0; page < 1024; page++) {
+			poke(block->guest + page * PAGE, 20, &seed);
+			if (page == 300) {
+				params.workers = workers[i];
+				cr_assert_eq(godwit_source_set_params(pair.source, &params, NULL), 0);
+			}
+			pair_queue(&pair, block, page);
+		}
+		pair_drain(&pair);
+		pair_check_equal(&pair, "workers changed");
+		cr_assert_eq(pair_stats(&pair).workers, workers[i]);
+		cr_assert_eq(count_threads(), threads + workers[i]);
+	}
+	pair_check_sums(&pair);
+	pair_close(&pair);
+}
+
+Test(source, keeps_what_it_knows_when_the_base_becomes_smaller)
+{
+	/* 800 pages of signatures: 400 KiB at 64 bytes, 200 at 128, 100 at 256. */
+	static const uint64_t sizes[] = { 450 << 10, 230 << 10, 120 << 10 };
+	struct godwit_params params = params_with("lz4", GODWIT_BASE_SIGNATURES);
+	struct pair_block *block;
+	struct godwit_stats stats;
+	uint64_t seed = 3;
+	struct pair pair;
+
+	params.base_bytes = sizes[0];
+	pair_open(&pair, &params);
+	block = pair_add_block(&pair, 0, 800);
+	for (unsigned page = 0; page < 800; page++)
+		fill_text(block->guest + page * PAGE, &seed);
+	pair_send_all(&pair);
+	for (unsigned i = 0; i < 3; i++) {
+		params.base_bytes = sizes[i];
+		cr_assert_eq(godwit_source_set_params(pair.source, &params, NULL), 0);
+		pair_drain(&pair);
+		pair_send_all(&pair);
+		stats = pair_round_stats(&pair, 0);
+		cr_assert_eq(stats.base_granule_bytes, 64u << i);
+		cr_assert_leq(stats.base_bytes, sizes[i]);
+		cr_assert_eq(stats.same, 800, "%llu of 800 known at %u bytes", (unsigned long long)stats.same,
+			     stats.base_granule_bytes);
+	}
+	pair_check_equal(&pair, "coarser twice");
+	pair_close(&pair);
+}
+
 /* ---- parameters and options ---- */
 
 static void check_refused(struct pair *pair, const struct godwit_params *params, int err, const char *word)
@@ -680,17 +752,6 @@ Test(source, predicts_from_what_pages_have_cost)
 }
 
 /* ---- the end ---- */
-
-static unsigned count_threads(void)
-{
-	DIR *dir = opendir("/proc/self/task");
-	unsigned n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n - 2;
-}
 
 Test(source, ends_with_pages_queued_in_flight_finished_and_collected)
 {
