@@ -41,7 +41,7 @@ enum godwit_counter {
 	GODWIT_COUNT_IDLE_NS,		/* workers: no batch there */
 	GODWIT_COUNT_WALL_NS,		/* workers: a batch there */
 	GODWIT_COUNT_CODEC_NS,		/* workers, rung auto: in codecs */
-	GODWIT_COUNT_CODEC_USUAL_NS,	/* and what that usually takes */
+	GODWIT_COUNT_LOST_NS,		/* and of that, without a processor */
 	GODWIT_COUNTERS,
 };
 

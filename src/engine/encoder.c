@@ -42,6 +42,11 @@ _Static_assert(ROOM_BYTES >= GODWIT_HEAD_BYTES + GODWIT_TABLE_MAX_BYTES &&
 /* A block must shrink by a 32nd to be worth decoding. */
 #define WORTH_SHIFT 5
 
+/* A block that takes this many times the usual and this much has lost the processor: slices last
+ * milliseconds, blocks a tenth of one. */
+#define LOST_ABOVE 3u
+#define LOST_LEAST_NS 300000u
+
 struct plain_block {
 	uint32_t at;			/* in the payload */
 	uint32_t bytes;
@@ -57,7 +62,6 @@ struct godwit_encoder {
 	struct godwit_rung rung;	/* unless is_auto */
 	bool is_auto;
 	uint64_t price_ps;
-	float pace;			/* see learn() */
 	uint8_t *payload;		/* BUFFER_BYTES; may swap with a caller's buffer */
 	struct godwit_frame_buffer own;	/* for godwit_encode(); mem NULL in a worker */
 	_Atomic uint16_t last_rung;	/* codec and level, for statistics */
@@ -397,22 +401,24 @@ static void count_block(struct godwit_encoder *e, const struct plain_block *bloc
 }
 
 /*
- * What the rung did to the block, and how long that took beside the quickest of late: a codec is slow
- * when the host has no processor to spare, and the price of a byte depends on that. The quickest is
- * forgotten by a thousandth a block, for contents change too.
+ * What the rung did to the block. A block that took many times what such blocks take was not hard: its
+ * thread lost the processor meanwhile. That is no figure of the rung, but one of the host, and the price
+ * of a byte depends on it.
  */
 static void learn(struct godwit_encoder *e, const struct plain_block *block, unsigned step, size_t bytes,
 		  uint64_t taken_ns)
 {
 	unsigned kind = block_kind(block);
-	float expected_ns = e->ladder.kind[kind].rung[step].ns * (float)block->bytes;
-	float pace = (float)taken_ns / expected_ns;
+	uint64_t usual_ns = (uint64_t)(e->ladder.kind[kind].slowness *
+				       (float)godwit_ladder_usual_ns(&e->ladder, kind, step,
+								     block->bytes));
+	uint64_t most_ns = LOST_ABOVE * usual_ns + LOST_LEAST_NS;
 
-	e->pace = e->pace > 0 ? e->pace * 1.001f : pace;
-	if (pace < e->pace)
-		e->pace = pace;
 	e->count[GODWIT_COUNT_CODEC_NS] += taken_ns;
-	e->count[GODWIT_COUNT_CODEC_USUAL_NS] += (uint64_t)(expected_ns * e->pace);
+	if (taken_ns > most_ns) {
+		e->count[GODWIT_COUNT_LOST_NS] += taken_ns - usual_ns;
+		taken_ns = LOST_ABOVE * usual_ns;	/* slower machines are learned all the same */
+	}
 	godwit_ladder_learn(&e->ladder, kind, step, block->bytes, bytes, taken_ns);
 }
 

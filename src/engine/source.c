@@ -498,7 +498,7 @@ static void step_price(struct godwit_source *s, uint64_t now_ns)
 	uint64_t sum[GODWIT_COUNTERS] = { 0 };
 	struct godwit_price_input input = { .workers = s->asked_workers };
 	struct godwit_price_marks *marks = &s->marks;
-	uint64_t wire_bytes, retired_bytes, cpu_ns;
+	uint64_t wire_bytes, retired_bytes;
 
 	input.span_ns = now_ns - s->stepped_at_ns;
 	if (input.span_ns < PRICE_STEP_NS)
@@ -513,13 +513,12 @@ static void step_price(struct godwit_source *s, uint64_t now_ns)
 	input.link_starved_ns = s->starved_ns;
 	input.worker_idle_ns = sum[GODWIT_COUNT_IDLE_NS] - marks->idle_ns;
 	input.worker_wall_ns = sum[GODWIT_COUNT_WALL_NS] - marks->wall_ns;
-	/* CPU time would take a system call; what codecs took over what they usually take says as much. */
-	cpu_ns = input.worker_wall_ns;
+	/* CPU time would take a system call: codecs tell how much of their time was lost. */
+	input.worker_cpu_ns = input.worker_wall_ns;
 	if (sum[GODWIT_COUNT_CODEC_NS] > marks->codec_ns)
-		cpu_ns = (uint64_t)((double)cpu_ns *
-				    (double)(sum[GODWIT_COUNT_CODEC_USUAL_NS] - marks->usual_ns) /
-				    (double)(sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns));
-	input.worker_cpu_ns = cpu_ns < input.worker_wall_ns ? cpu_ns : input.worker_wall_ns;
+		input.worker_cpu_ns -= (uint64_t)((double)input.worker_wall_ns *
+						  (double)(sum[GODWIT_COUNT_LOST_NS] - marks->lost_ns) /
+						  (double)(sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns));
 	input.wire_bytes = wire_bytes - marks->wire_bytes;
 	input.retired_bytes = retired_bytes - marks->retired_bytes;
 	*marks = (struct godwit_price_marks){
@@ -527,7 +526,7 @@ static void step_price(struct godwit_source *s, uint64_t now_ns)
 		.idle_ns = sum[GODWIT_COUNT_IDLE_NS],
 		.wall_ns = sum[GODWIT_COUNT_WALL_NS],
 		.codec_ns = sum[GODWIT_COUNT_CODEC_NS],
-		.usual_ns = sum[GODWIT_COUNT_CODEC_USUAL_NS],
+		.lost_ns = sum[GODWIT_COUNT_LOST_NS],
 		.wire_bytes = wire_bytes,
 		.retired_bytes = retired_bytes,
 	};

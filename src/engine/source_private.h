@@ -58,7 +58,7 @@ struct godwit_cost {
 #define GODWIT_COSTS 3u
 
 struct godwit_price_marks {
-	uint64_t busy_ns, idle_ns, wall_ns, codec_ns, usual_ns, wire_bytes, retired_bytes;
+	uint64_t busy_ns, idle_ns, wall_ns, codec_ns, lost_ns, wire_bytes, retired_bytes;
 };
 
 struct godwit_source {
