@@ -4,8 +4,8 @@
  *
  * A stream is recorded from a real source, changed, and fed to destinations that never saw it. Two
  * levels: the decoder, for every byte of a frame; the destination, for what lies between frames. A
- * change alone is caught by the checksum, so the deeper checks are reached by sealing the changed frame again,
- * as a hostile peer would. Guest memory lies between unmapped pages.
+ * change alone is caught by the checksum, so the deeper checks are reached by sealing the changed frame
+ * again, as a hostile peer would. Guest memory lies between unmapped pages.
  */
 #include <errno.h>
 #include <unistd.h>
