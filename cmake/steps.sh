@@ -67,7 +67,9 @@ libjemalloc-dev have_archive libjemalloc_pic.a"
 needs_tests="
 libcriterion-dev have_module criterion"
 
+# python3: some end to end tests read JSON with it, and are skipped by ./check where it is not there.
 needs_ci="
+python3 have_command python3
 clang have_command clang
 libclang-rt-dev have_fuzzer
 g++ have_cxx
