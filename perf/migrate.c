@@ -11,17 +11,18 @@
 
 #include "migrate.h"
 
-static volatile sig_atomic_t cancelled;
+static atomic_bool cancelled;
 
 static void on_signal(int number)
 {
-	cancelled = 1;
+	/* Relaxed: a flag by itself. */
+	atomic_store_explicit(&cancelled, true, memory_order_relaxed);
 	signal(number, SIG_DFL);
 }
 
 bool migrate_cancelled(void)
 {
-	return cancelled;
+	return atomic_load_explicit(&cancelled, memory_order_relaxed);
 }
 
 int fail(struct failure *failure, const char *format, ...)

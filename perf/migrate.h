@@ -237,13 +237,14 @@ struct done {
 
 struct control {
 	int fd;
+	const char *peer;		/* "source" or "destination", for messages */
 	uint64_t stall_ns;
 	uint8_t *buffer;		/* the last message's payload */
 	size_t length;
 };
 #define CONTROL_MAX_BYTES (sizeof(struct digests) + DIGEST_PAGES * sizeof(struct page_digest))
 
-int control_init(struct control *control, int fd, uint64_t stall_ns);
+int control_init(struct control *control, int fd, const char *peer, uint64_t stall_ns);
 void control_fini(struct control *control);
 int control_send(struct control *control, enum control_type type, const void *payload, size_t length,
 		 struct failure *failure);
@@ -257,8 +258,7 @@ int control_send2(struct control *control, enum control_type type, const void *a
 int control_expect(struct control *control, enum control_type type, size_t length, uint64_t wait_ns,
 		   bool stop, struct failure *failure);
 /* The peer's last words, if there are any within wait_ns: true, and they are in failure. */
-bool control_last_words(struct control *control, uint64_t wait_ns, const char *who,
-			struct failure *failure);
+bool control_last_words(struct control *control, uint64_t wait_ns, struct failure *failure);
 
 uint64_t page_xxh3(const void *page);
 

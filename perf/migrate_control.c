@@ -35,12 +35,14 @@ uint64_t page_xxh3(const void *page)
 	return XXH3_64bits(page, GODWIT_PAGE_BYTES);
 }
 
-int control_init(struct control *control, int fd, uint64_t stall_ns)
+int control_init(struct control *control, int fd, const char *peer, uint64_t stall_ns)
 {
 	int on = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	*control = (struct control){ .fd = fd, .stall_ns = stall_ns, .buffer = malloc(CONTROL_MAX_BYTES) };
+	*control = (struct control){
+		.fd = fd, .peer = peer, .stall_ns = stall_ns, .buffer = malloc(CONTROL_MAX_BYTES),
+	};
 	return control->buffer ? 0 : -ENOMEM;
 }
 
@@ -72,7 +74,7 @@ static int wait_for(struct control *control, short events, uint64_t wait_ns, boo
 			return fail(failure, "cancelled");
 		}
 		if (now_ns() >= deadline)
-			return fail(failure, "the peer has not answered for %.1f s",
+			return fail(failure, "the %s has not answered for %.1f s", control->peer,
 				    (double)wait_ns / 1e9);
 	}
 }
@@ -127,7 +129,7 @@ static int read_exactly(struct control *control, void *to, size_t length, uint64
 			continue;
 		}
 		if (got == 0)
-			return fail(failure, "the peer has closed the connection");
+			return fail(failure, "the %s has closed the connection", control->peer);
 		if (errno != EAGAIN && errno != EINTR)
 			return fail(failure, "the control connection broke: %s", strerror(errno));
 
@@ -148,7 +150,8 @@ static int read_message(struct control *control, uint32_t *type_ret, uint64_t wa
 	if (err)
 		return err;
 	if (head.magic != CONTROL_MAGIC || head.length > CONTROL_MAX_BYTES)
-		return fail(failure, "the control connection is corrupt (or the peer is something else)");
+		return fail(failure, "the control connection is corrupt, or the %s is something else",
+			    control->peer);
 	control->length = head.length;
 	*type_ret = head.type;
 	return read_exactly(control, control->buffer, head.length, wait_ns, stop, failure);
@@ -164,7 +167,7 @@ static int peer_failed(struct control *control, struct failure *failure)
 		text[i] = control->buffer[i] >= ' ' && control->buffer[i] < 127 ?
 			  (char)control->buffer[i] : '?';
 	text[length] = '\0';
-	return fail(failure, "%s", text);
+	return fail(failure, "%s: %s", control->peer, text);
 }
 
 int control_expect(struct control *control, enum control_type type, size_t length, uint64_t wait_ns,
@@ -187,10 +190,9 @@ int control_expect(struct control *control, enum control_type type, size_t lengt
 	return 0;
 }
 
-bool control_last_words(struct control *control, uint64_t wait_ns, const char *who,
-			struct failure *failure)
+bool control_last_words(struct control *control, uint64_t wait_ns, struct failure *failure)
 {
-	struct failure mute = { .cancelled = false }, words = { .cancelled = false };
+	struct failure mute = { .cancelled = false };
 	uint32_t type;
 
 	/* Anything else may come first: what was said before it went wrong. */
@@ -201,8 +203,7 @@ bool control_last_words(struct control *control, uint64_t wait_ns, const char *w
 			return true;
 		}
 		if (type == CONTROL_ERROR) {
-			peer_failed(control, &words);
-			fail(failure, "%s: %s", who, words.text);
+			peer_failed(control, failure);
 			return true;
 		}
 	}

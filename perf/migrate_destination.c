@@ -411,7 +411,7 @@ static void part(struct receiver *r)
 	if (r->reader.fd >= 0)
 		close(r->reader.fd);
 	shutdown(r->control.fd, SHUT_WR);
-	control_last_words(&r->control, PART_NS, "source", &r->failure);
+	control_last_words(&r->control, PART_NS, &r->failure);
 }
 
 int migrate_destination(const struct migrate_options *options)
@@ -432,7 +432,7 @@ int migrate_destination(const struct migrate_options *options)
 		fd = socket_accept(listener, 0, &r->failure);
 		prctl(PR_SET_PDEATHSIG, 0);
 	}
-	if (fd >= 0 && control_init(&r->control, fd, options->stall_ns))
+	if (fd >= 0 && control_init(&r->control, fd, "source", options->stall_ns))
 		die("no memory");
 	if (fd >= 0)
 		err = serve(r, listener);

@@ -100,7 +100,7 @@ static void print_wire(const struct totals *t, const struct outcome *out, FILE *
 		(unsigned long long)out->head_bytes,
 		(unsigned long long)(out->frame_bytes + out->page_bytes + out->head_bytes),
 		(unsigned long long)out->socket_bytes, (unsigned long long)out->received_bytes,
-		out->bytes_add_up ? "equal" : "NOT EQUAL");
+		out->bytes_add_up ? "equal" : out->received_bytes ? "NOT EQUAL" : "it was not finished");
 	fprintf(file, "throughput: %s on the wire, %s of guest memory retired\n",
 		format_bandwidth(text[2], ratio((double)out->socket_bytes, t->seconds)),
 		format_bandwidth(text[3], ratio((double)t->pages * GODWIT_PAGE_BYTES, t->seconds)));
@@ -183,7 +183,7 @@ void report_text(const struct migrate_options *o, const struct outcome *out, FIL
 			ms(out->paused_ns));
 	if (out->rounds)
 		print_pages(&t, o, out, file);
-	if (out->received_bytes) {
+	if (out->socket_bytes) {
 		print_wire(&t, out, file);
 		print_cpu(&t, o, out, file);
 	}
@@ -292,6 +292,7 @@ void report_json(const struct migrate_options *o, const struct outcome *out)
 	put_u64(object, "zero", t.zero);
 	put_u64(object, "fill", t.fill);
 	put_u64(object, "same", t.same);
+	put_u64(object, "delta", t.delta);
 	put_u64(object, "delta_words", s->delta_words);
 	put_u64(object, "delta_lines", s->delta_lines);
 	put_u64(object, "whole", t.whole);

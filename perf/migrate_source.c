@@ -58,7 +58,7 @@ struct source_run {
 	pid_t child;
 	uint64_t start_ns;
 	uint64_t dirtied;		/* reported in this round */
-	uint64_t first_writes;
+	uint64_t first_writes, first_cpu_ns;
 	bool handed_over;
 
 	/* For tests: what each page was when it was last queued, and which page of the last round to spoil. */
@@ -236,7 +236,7 @@ static int connect_destination(struct source_run *run, const char *where)
 
 	if (fd < 0)
 		return -EIO;
-	if (control_init(&run->control, fd, stall_ns))
+	if (control_init(&run->control, fd, "destination", stall_ns))
 		return fail(run->failure, "no memory");
 	make_hello(run, &hello);
 	if (getrandom(hello.token, sizeof(hello.token), 0) != sizeof(hello.token))
@@ -301,6 +301,8 @@ static int start_progress(struct source_run *run)
 
 	return progress_start(&run->progress, &options) ? fail(run->failure, "no memory") : 0;
 }
+
+static int give_up(struct source_run *run, const char *what);	/* in "when to stop" */
 
 /* ---- a round ---- */
 
@@ -424,6 +426,8 @@ static int send_piece(struct source_run *run, uint64_t first, uint64_t end, bool
 			show_remaining(run);
 			follow_bandwidth(run);
 			err = check_cancelled(run);
+			if (!err && !is_last && now_ns() - run->start_ns > run->options->timeout_ns)
+				err = give_up(run, "timed out");
 			if (err)
 				return err;
 		}
@@ -519,10 +523,13 @@ static void print_round(const struct source_run *run, const struct round_record 
 			format_duration(rest, (double)record->predicted_ns));
 }
 
-static int give_up(struct source_run *run, const struct round_record *record, const char *what)
+static int give_up(struct source_run *run, const char *what)
 {
+	struct round_record *record = &run->outcome->round[run->outcome->rounds - 1];
 	char left[UNIT_TEXT], rest[UNIT_TEXT], limit[UNIT_TEXT], rate[UNIT_TEXT], total[UNIT_TEXT];
 
+	record->dirty_after = run->bitmap.set;
+	record->predicted_ns = predict_ns(run);
 	return fail(run->failure,
 		    "does not converge: %s after %u rounds and %s; %s are left, which take %s at %s, and "
 		    "the downtime limit is %s", what, run->outcome->rounds,
@@ -558,9 +565,7 @@ static int iterate(struct source_run *run)
 		if (record->predicted_ns <= atomic_load(&run->downtime_limit_ns))
 			return 0;
 		if (run->outcome->rounds >= run->options->max_rounds)
-			return give_up(run, record, "gave up");
-		if (now_ns() - run->start_ns > run->options->timeout_ns)
-			return give_up(run, record, "timed out");
+			return give_up(run, "gave up");
 		err = check_cancelled(run);
 		if (err)
 			return err;
@@ -611,20 +616,27 @@ static uint64_t kernel_bytes(int fd)
 	return info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
 }
 
-static int add_up(struct source_run *run, const struct applied *applied)
+static void take_counts(struct source_run *run)
 {
 	struct outcome *o = run->outcome;
-	uint64_t made;
 
 	o->frame_bytes = run->link.frame_bytes;
 	o->page_bytes = run->link.page_bytes;
 	o->head_bytes = run->link.head_bytes;
 	o->socket_bytes = atomic_load_explicit(&run->link.socket_bytes, memory_order_relaxed);
-	o->received_bytes = applied->received_bytes;
-	o->kernel_bytes = kernel_bytes(run->link.fd);
 	o->sendmsg_calls = run->link.calls;
 	if (run->source)
 		godwit_source_stats(run->source, &o->stats);
+}
+
+static int add_up(struct source_run *run, const struct applied *applied)
+{
+	struct outcome *o = run->outcome;
+	uint64_t made;
+
+	take_counts(run);
+	o->received_bytes = applied->received_bytes;
+	o->kernel_bytes = kernel_bytes(run->link.fd);
 	made = o->frame_bytes + o->page_bytes + o->head_bytes;
 	o->bytes_add_up = made == o->socket_bytes && made == o->received_bytes &&
 			  applied->frame_bytes == o->frame_bytes &&
@@ -720,6 +732,15 @@ static int hand_over(struct source_run *run)
 	return err;
 }
 
+/* Up to here; the vCPUs have just stopped, or were never stopped. */
+static void take_rates(struct source_run *run)
+{
+	double seconds = (double)(now_ns() - run->start_ns) / 1e9;
+
+	run->outcome->write_rate = (double)(workload_writes(run->workload) - run->first_writes) / seconds;
+	run->outcome->thread_cpu_ns = thread_cpu_ns() - run->first_cpu_ns;
+}
+
 static int stop_and_copy(struct source_run *run)
 {
 	struct outcome *o = run->outcome;
@@ -731,14 +752,13 @@ static int stop_and_copy(struct source_run *run)
 	stopped = now_ns();
 	workload_pause(run->workload);
 	o->pause_call_ns = now_ns() - stopped;
-	o->write_rate = (double)(workload_writes(run->workload) - run->first_writes) /
-			((double)(stopped - run->start_ns) / 1e9);
+	take_rates(run);
 	err = send_rest(run, &applied);
 	if (err)
 		return err;
 	arrived = now_ns();
 	o->downtime_ns = arrived - stopped;
-	o->thread_cpu_ns = thread_cpu_ns() - o->thread_cpu_ns;
+	o->thread_cpu_ns = thread_cpu_ns() - run->first_cpu_ns;
 	err = add_up(run, &applied);
 	if (err)
 		return err;
@@ -782,8 +802,9 @@ static void ask_why(struct source_run *run)
 			control_send(&run->control, CONTROL_CANCEL, NULL, 0, &mute);
 		return;
 	}
-	if (run->control.buffer &&
-	    control_last_words(&run->control, LAST_WORDS_NS, "destination", run->failure))
+	/* After the comparison, what was found is known here, and in more words. */
+	if (run->control.buffer && !run->outcome->verified.pages &&
+	    control_last_words(&run->control, LAST_WORDS_NS, run->failure))
 		return;
 	if (run->child > 0 && waitpid(run->child, &status, WNOHANG) == run->child) {
 		size_t used = strlen(run->failure->text);
@@ -832,7 +853,7 @@ static int set_up(struct source_run *run, const char *where)
 	int err;
 
 	run->start_ns = now_ns();
-	run->outcome->thread_cpu_ns = thread_cpu_ns();
+	run->first_cpu_ns = thread_cpu_ns();
 	run->first_writes = workload_writes(run->workload);
 	snprintf(run->outcome->where, sizeof(run->outcome->where), "%s", where);
 	err = connect_destination(run, where);
@@ -853,8 +874,10 @@ static int migrate(struct source_run *run, const char *where)
 	run->outcome->status = !err ? "completed" : run->failure->cancelled ? "cancelled" : "failed";
 	if (!run->outcome->total_ns)
 		run->outcome->total_ns = now_ns() - run->start_ns;
-	if (err && run->source)
-		godwit_source_stats(run->source, &run->outcome->stats);
+	if (!run->outcome->received_bytes) {
+		take_counts(run);
+		take_rates(run);
+	}
 	/* The sampler reads the source's statistics: it goes first. */
 	if (run->progress)
 		progress_stop(run->progress);

@@ -21,7 +21,7 @@
 #define TICK_NS 1000000u
 #define LATE_TICKS 20u
 #define UNPACED_WRITES 256u		/* a tick's worth when there is no rate */
-#define BURST_TICKS 512u		/* from burst to burst */
+#define BURST_TICKS 256u		/* from burst to burst */
 #define WRITES_PER_CHECK 16u
 #define SAMPLE_BYTES (64u << 10)
 
