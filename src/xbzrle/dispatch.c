@@ -79,23 +79,44 @@ void godwit_words_apply(const uint8_t *in, uint8_t *page)
 	godwit_delta_chosen()->words_apply(in, page);
 }
 
+void godwit_save_lines_ahead(const struct godwit_signer *signer, unsigned granule_bytes,
+			     const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
+			     uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
+			     struct godwit_save *ret)
+{
+	godwit_delta_chosen()->save_lines(signer, granule_bytes, guest, old_sigs, new_sigs, copy,
+					  delta_out, ahead, ret);
+}
+
 void godwit_save_lines(const struct godwit_signer *signer, unsigned granule_bytes,
 		       const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
 		       uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret)
 {
-	godwit_delta_chosen()->save_lines(signer, granule_bytes, guest, old_sigs, new_sigs, copy,
-					  delta_out, ret);
+	godwit_save_lines_ahead(signer, granule_bytes, guest, old_sigs, new_sigs, copy, delta_out, NULL,
+				ret);
+}
+
+void godwit_save_words_ahead(const void *guest, uint8_t *base_page, uint8_t *delta_out,
+			     const struct godwit_ahead *ahead, struct godwit_save *ret)
+{
+	godwit_delta_chosen()->save_words(guest, base_page, delta_out, ahead, ret);
 }
 
 void godwit_save_words(const void *guest, uint8_t *base_page, uint8_t *delta_out,
 		       struct godwit_save *ret)
 {
-	godwit_delta_chosen()->save_words(guest, base_page, delta_out, ret);
+	godwit_save_words_ahead(guest, base_page, delta_out, NULL, ret);
+}
+
+void godwit_save_plain_ahead(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
+			     struct godwit_save *ret)
+{
+	godwit_delta_chosen()->save_plain(guest, copy, ahead, ret);
 }
 
 void godwit_save_plain(const void *guest, uint8_t *copy, struct godwit_save *ret)
 {
-	godwit_delta_chosen()->save_plain(guest, copy, ret);
+	godwit_save_plain_ahead(guest, copy, NULL, ret);
 }
 
 enum godwit_xbzrle godwit_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page,

@@ -32,10 +32,14 @@
 	void godwit_save_lines_##isa(const struct godwit_signer *signer, unsigned granule_bytes,   \
 				     const void *guest, const uint64_t *old_sigs,                  \
 				     uint64_t *new_sigs, uint8_t *copy, uint8_t *delta_out,        \
+				     const struct godwit_ahead *ahead,                             \
 				     struct godwit_save *ret);                                     \
 	void godwit_save_words_##isa(const void *guest, uint8_t *base_page, uint8_t *delta_out,    \
+				     const struct godwit_ahead *ahead,                             \
 				     struct godwit_save *ret);                                     \
-	void godwit_save_plain_##isa(const void *guest, uint8_t *copy, struct godwit_save *ret);   \
+	void godwit_save_plain_##isa(const void *guest, uint8_t *copy,                             \
+				     const struct godwit_ahead *ahead,                             \
+				     struct godwit_save *ret);                                     \
 	enum godwit_xbzrle godwit_xbzrle_encode_##isa(const uint8_t *old_page,                     \
 						      const uint8_t *new_page, uint8_t *out,       \
 						      size_t out_cap, size_t *out_bytes_ret);      \
@@ -69,6 +73,28 @@ static inline unsigned popcount64(uint64_t v)
 	v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fu;
 	return (unsigned)(v * 0x0101010101010101u >> 56);
 #endif
+}
+
+/*
+ * Where the next page and what is kept of it are; this page itself if that is not known, as asking for
+ * what is here already costs less than asking whether to ask. Numbers, as they may point to nothing.
+ */
+struct next {
+	uintptr_t guest, kept;
+};
+
+static inline struct next next_of(const struct godwit_ahead *ahead, const void *guest, const void *kept)
+{
+	return (struct next){
+		.guest = (uintptr_t)(ahead && ahead->guest ? ahead->guest : guest),
+		.kept = (uintptr_t)(ahead && ahead->kept ? ahead->kept : kept),
+	};
+}
+
+/* Into the second cache level: its queue to memory is longer than the first one's. */
+static inline void ask_for(uintptr_t page, size_t at)
+{
+	__builtin_prefetch((const void *)(page + at), 0, 2);
 }
 
 /* A page that holds still. Most pages differ within the first line, so the caller looks there first. */

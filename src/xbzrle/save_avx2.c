@@ -38,7 +38,7 @@ static inline __m256i word_mask(unsigned k)
 }
 
 /* Opaque from here on: the compiler may not go back to guest memory for it. */
-static inline __m256i read_guest(const void *half_line)
+static inline GODWIT_RACY __m256i read_guest(const void *half_line)
 {
 	__m256i v = _mm256_loadu_si256(half_line);
 
@@ -72,9 +72,11 @@ static inline void save_end(const uint8_t *page, struct godwit_save *ret)
 GODWIT_RACY WITH_CLMUL
 void godwit_save_lines_avx2(const struct godwit_signer *signer, unsigned granule_bytes,
 			    const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
-			    uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret)
+			    uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
+			    struct godwit_save *ret)
 {
 	const unsigned group_lines = granule_bytes / LINE_BYTES;
+	const struct next next = next_of(ahead, guest, new_sigs);
 	const uint8_t *in = guest;
 	uint64_t changed = 0;
 
@@ -82,9 +84,12 @@ void godwit_save_lines_avx2(const struct godwit_signer *signer, unsigned granule
 		__m128i sum = _mm_setzero_si128();
 		uint64_t sig;
 
+		if (group % 8 == 0)
+			ask_for(next.kept, 8 * group);
 		for (unsigned end = line + group_lines; line < end; line++) {
 			const uint64_t *key = signer->word + line % 4 * 8;
 
+			ask_for(next.guest, LINE_BYTES * line);
 #pragma GCC unroll 2
 			for (unsigned half = 0; half < 2; half++) {
 				unsigned at = LINE_BYTES * line + 32 * half;
@@ -129,8 +134,9 @@ static inline uint8_t *put_half(uint8_t *word, __m256i now, unsigned k)
 
 GODWIT_RACY
 void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delta_out,
-			    struct godwit_save *ret)
+			    const struct godwit_ahead *ahead, struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, base_page);
 	const uint8_t *in = guest;
 	alignas(64) uint8_t page[PAGE_BYTES];
 	uint8_t masks[PAGE_LINES];
@@ -141,6 +147,8 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 		unsigned at = LINE_BYTES * line, mask;
 		__m256i lo = read_guest(in + at), hi = read_guest(in + at + 32);
 
+		ask_for(next.guest, at);
+		ask_for(next.kept, at);
 		_mm256_store_si256((__m256i *)(page + at), lo);
 		_mm256_store_si256((__m256i *)(page + at + 32), hi);
 		mask = changed_half(lo, base_page + at) | changed_half(hi, base_page + at + 32) << 4;
@@ -174,13 +182,18 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 }
 
 GODWIT_RACY
-void godwit_save_plain_avx2(const void *guest, uint8_t *copy, struct godwit_save *ret)
+void godwit_save_plain_avx2(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
+			    struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, NULL);
 	const uint8_t *in = guest;
 
-#pragma GCC unroll 8
-	for (unsigned at = 0; at < PAGE_BYTES; at += 32)
+#pragma GCC unroll 4
+	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES) {
+		ask_for(next.guest, at);
 		_mm256_storeu_si256((__m256i *)(copy + at), read_guest(in + at));
+		_mm256_storeu_si256((__m256i *)(copy + at + 32), read_guest(in + at + 32));
+	}
 	ret->map = ~0ull;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;

@@ -19,7 +19,7 @@
  * The value is opaque from here on: the compiler may not go back to memory for it, as it otherwise may
  * when it runs short of registers.
  */
-static inline __m512i read_guest(const void *line)
+static inline GODWIT_RACY __m512i read_guest(const void *line)
 {
 	__m512i v = _mm512_loadu_si512(line);
 
@@ -103,9 +103,9 @@ static inline void save_end(const uint8_t *page, struct godwit_save *ret)
 }
 
 /* group_lines is a constant wherever this is inlined. */
-static inline __attribute__((always_inline)) uint64_t
+static inline __attribute__((always_inline)) GODWIT_RACY uint64_t
 sign_page(const struct godwit_signer *signer, const unsigned group_lines, const uint8_t *guest,
-	  const uint64_t *old_sigs, uint64_t *new_sigs, uint8_t *copy)
+	  const uint64_t *old_sigs, uint64_t *new_sigs, uint8_t *copy, struct next next)
 {
 	const unsigned groups = PAGE_LINES / group_lines;
 	uint64_t changed = 0;
@@ -116,6 +116,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 	for (unsigned g = 0; g < groups; g += 8) {
 		__m512i sum[8], sigs;
 
+		ask_for(next.kept, 8 * g);
 #pragma GCC unroll 8
 		for (unsigned i = 0; i < 8; i++) {
 			sum[i] = _mm512_setzero_si512();
@@ -124,6 +125,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 				unsigned line = (g + i) * group_lines + j;
 				__m512i m = read_guest(guest + LINE_BYTES * line);
 
+				ask_for(next.guest, LINE_BYTES * line);
 				_mm512_storeu_si512(copy + LINE_BYTES * line, m);
 				sum[i] = _mm512_xor_si512(
 					sum[i], multiply(m, key[(i * group_lines + j) % 4]));
@@ -141,17 +143,19 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 GODWIT_RACY
 void godwit_save_lines_avx512(const struct godwit_signer *signer, unsigned granule_bytes,
 			      const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
-			      uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret)
+			      uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
+			      struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, new_sigs);
 	uint64_t map;
 
 	if (granule_bytes == 64) {
-		map = sign_page(signer, 1, guest, old_sigs, new_sigs, copy);
+		map = sign_page(signer, 1, guest, old_sigs, new_sigs, copy, next);
 	} else if (granule_bytes == 128) {
-		map = sign_page(signer, 2, guest, old_sigs, new_sigs, copy);
+		map = sign_page(signer, 2, guest, old_sigs, new_sigs, copy, next);
 		map = _pdep_u64(map, 0x5555555555555555u) * 3;
 	} else {
-		map = sign_page(signer, 4, guest, old_sigs, new_sigs, copy);
+		map = sign_page(signer, 4, guest, old_sigs, new_sigs, copy, next);
 		map = _pdep_u64(map, 0x1111111111111111u) * 15;
 	}
 	ret->map = old_sigs ? map : ~0ull;
@@ -162,8 +166,9 @@ void godwit_save_lines_avx512(const struct godwit_signer *signer, unsigned granu
 
 GODWIT_RACY
 void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *delta_out,
-			      struct godwit_save *ret)
+			      const struct godwit_ahead *ahead, struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, base_page);
 	const uint8_t *in = guest;
 	alignas(64) uint8_t page[PAGE_BYTES];
 	alignas(64) uint8_t masks[PAGE_LINES];
@@ -179,6 +184,8 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 			unsigned at = LINE_BYTES * (8 * g + i);
 			__m512i now = read_guest(in + at);
 
+			ask_for(next.guest, at);
+			ask_for(next.kept, at);
 			_mm512_store_si512(page + at, now);
 			k[i] = _mm512_cmpneq_epi64_mask(now, _mm512_loadu_si512(base_page + at));
 		}
@@ -214,13 +221,17 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 }
 
 GODWIT_RACY
-void godwit_save_plain_avx512(const void *guest, uint8_t *copy, struct godwit_save *ret)
+void godwit_save_plain_avx512(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
+			      struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, NULL);
 	const uint8_t *in = guest;
 
 #pragma GCC unroll 8
-	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES)
+	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES) {
+		ask_for(next.guest, at);
 		_mm512_storeu_si512(copy + at, read_guest(in + at));
+	}
 	ret->map = ~0ull;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;

@@ -41,10 +41,12 @@ static void save_end(const uint8_t *page, struct godwit_save *ret)
 
 void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granule_bytes,
 			      const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
-			      uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret)
+			      uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
+			      struct godwit_save *ret)
 {
 	const unsigned group_lines = granule_bytes / LINE_BYTES;
 	const uint64_t group_map = (1ull << group_lines) - 1;
+	const struct next next = next_of(ahead, guest, new_sigs);
 	const uint64_t *in = guest;
 	uint64_t map = 0;
 
@@ -52,9 +54,12 @@ void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granu
 		unsigned group = line / group_lines;
 		uint64_t sig = 0;
 
+		ask_for(next.kept, 8 * group);
+
 		for (unsigned l = line; l < line + group_lines; l++) {
 			uint64_t m[8];
 
+			ask_for(next.guest, LINE_BYTES * l);
 			for (unsigned i = 0; i < 8; i++)
 				m[i] = read_guest(in + 8 * l + i);
 			memcpy(copy + LINE_BYTES * l, m, LINE_BYTES);
@@ -74,8 +79,9 @@ void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granu
  * Masks first, into scratch, then the words: where the words begin is known only when all masks are.
  */
 void godwit_save_words_scalar(const void *guest, uint8_t *base_page, uint8_t *delta_out,
-			      struct godwit_save *ret)
+			      const struct godwit_ahead *ahead, struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, base_page);
 	const uint64_t *in = guest;
 	uint64_t page[PAGE_WORDS], map = 0;
 	uint8_t masks[PAGE_LINES], *word;
@@ -84,6 +90,8 @@ void godwit_save_words_scalar(const void *guest, uint8_t *base_page, uint8_t *de
 	for (unsigned line = 0; line < PAGE_LINES; line++) {
 		unsigned mask = 0;
 
+		ask_for(next.guest, LINE_BYTES * line);
+		ask_for(next.kept, LINE_BYTES * line);
 		for (unsigned i = 0; i < 8; i++) {
 			uint64_t now = read_guest(in + 8 * line + i);
 
@@ -116,12 +124,17 @@ void godwit_save_words_scalar(const void *guest, uint8_t *base_page, uint8_t *de
 	save_end((const uint8_t *)page, ret);
 }
 
-void godwit_save_plain_scalar(const void *guest, uint8_t *copy, struct godwit_save *ret)
+void godwit_save_plain_scalar(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
+			      struct godwit_save *ret)
 {
+	const struct next next = next_of(ahead, guest, NULL);
 	const uint64_t *in = guest;
 
-	for (unsigned i = 0; i < PAGE_WORDS; i++)
+	for (unsigned i = 0; i < PAGE_WORDS; i++) {
+		if (i % 8 == 0)
+			ask_for(next.guest, 8 * i);
 		store64(copy + 8 * i, read_guest(in + i));
+	}
 	ret->map = ~0ull;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;

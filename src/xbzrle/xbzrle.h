@@ -124,6 +124,27 @@ void godwit_save_words(const void *guest, uint8_t *base_page, uint8_t *delta_out
 void godwit_save_plain(const void *guest, uint8_t *copy, struct godwit_save *ret);
 
 /*
+ * What the save call after this one is going to read. A worker knows; hardware does not, as its prefetchers
+ * stop at a page's end. Asking line by line while a page is saved costs less than asking for all of
+ * it before: requests leave as fast as memory takes them, and the arithmetic hides behind them.
+ * Members may be NULL, and need not point to anything mapped.
+ */
+struct godwit_ahead {
+	const void *guest;		/* the next guest page */
+	const void *kept;		/* its old page, or its row of signatures of the same granule */
+};
+
+/* The three calls above, with the next page in mind. ahead may be NULL. */
+void godwit_save_lines_ahead(const struct godwit_signer *signer, unsigned granule_bytes,
+			     const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
+			     uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
+			     struct godwit_save *ret);
+void godwit_save_words_ahead(const void *guest, uint8_t *base_page, uint8_t *delta_out,
+			     const struct godwit_ahead *ahead, struct godwit_save *ret);
+void godwit_save_plain_ahead(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
+			     struct godwit_save *ret);
+
+/*
  * godwit_signatures_coarsen() - a row of groups_in signatures becomes one of half as many, each for
  * twice the bytes. groups_in is 64 or 32; sigs_out may be sigs_in.
  */
@@ -165,19 +186,18 @@ enum godwit_xbzrle godwit_xbzrle_encode_lines(uint64_t map, const uint8_t *page,
 bool godwit_xbzrle_decode(const uint8_t *in, size_t in_bytes, uint8_t *page);
 
 /*
- * godwit_prefetch_page() - ask for a page's lines ahead of a save call.
- * A worker that asks for page n + 1 before it saves page n hides most of a DRAM round trip: hardware
- * prefetchers do not cross 4 KiB. Never faults.
+ * godwit_prefetch_page() - ask for a whole page at once, into the second cache level: before the first
+ * page of a batch, or for calls that take no struct godwit_ahead. Never faults.
  */
 static inline void godwit_prefetch_page(const void *page)
 {
 	for (unsigned i = 0; i < GODWIT_DELTA_PAGE_BYTES; i += GODWIT_DELTA_LINE_BYTES)
-		__builtin_prefetch((const char *)page + i, 0, 3);
+		__builtin_prefetch((const char *)page + i, 0, 2);
 }
 
 /*
  * The dispatch table, for tests and benchmarks; everybody else calls the functions above, which go
- * through the best variant. What is not here is the same code on every CPU: checks, and what a memcpy
+ * through the best variant; save kernels are the _ahead ones. What is not here is the same code on every CPU: checks, and what a memcpy
  * of lines does well enough.
  */
 struct godwit_delta_variant {
@@ -186,10 +206,12 @@ struct godwit_delta_variant {
 	void (*words_apply)(const uint8_t *in, uint8_t *page);
 	void (*save_lines)(const struct godwit_signer *signer, unsigned granule_bytes,
 			   const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
-			   uint8_t *copy, uint8_t *delta_out, struct godwit_save *ret);
-	void (*save_words)(const void *guest, uint8_t *base_page, uint8_t *delta_out,
+			   uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
 			   struct godwit_save *ret);
-	void (*save_plain)(const void *guest, uint8_t *copy, struct godwit_save *ret);
+	void (*save_words)(const void *guest, uint8_t *base_page, uint8_t *delta_out,
+			   const struct godwit_ahead *ahead, struct godwit_save *ret);
+	void (*save_plain)(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
+			   struct godwit_save *ret);
 	enum godwit_xbzrle (*xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page,
 					    uint8_t *out, size_t out_cap, size_t *out_bytes_ret);
 	bool (*xbzrle_decode)(const uint8_t *in, size_t in_bytes, uint8_t *page);

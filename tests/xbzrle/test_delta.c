@@ -55,7 +55,7 @@ Test(delta, words_golden_vector_is_made)
 		memset(base, 0xee, PAGE);
 		memset(guest, 0xee, PAGE);
 		godwit_words_apply(words_golden, guest);
-		v->save_words(guest, base, out, &s);
+		v->save_words(guest, base, out, NULL, &s);
 		cr_assert_eq(s.delta_bytes, sizeof(words_golden));
 		cr_assert_eq(s.changed_words, 3);
 		cr_assert(!memcmp(out, words_golden, sizeof(words_golden)), "%s", v->name);
@@ -107,7 +107,7 @@ Test(delta, words_round_trip_in_every_pair_of_variants)
 
 				test_make_pair(kind, seed, was, now);
 				memcpy(base, was, PAGE);
-				v->save_words(now, base, out, &s);
+				v->save_words(now, base, out, NULL, &s);
 				if (!s.delta_bytes)
 					continue;
 				in = room + 2 * PAGE - s.delta_bytes;

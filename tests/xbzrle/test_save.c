@@ -81,7 +81,7 @@ Test(save, plain_copies_and_sees_fills)
 				memcpy(&word, w.now, 8);
 				memset(w.copy, 0x5a, PAGE);
 				memset(&s, 0x5a, sizeof(s));
-				v->save_plain(w.guest, w.copy, &s);
+				v->save_plain(w.guest, w.copy, NULL, &s);
 				cr_assert(!memcmp(w.copy, w.now, PAGE), "%s kind %u", v->name, kind);
 				cr_assert_eq(s.map, ~0ull);
 				cr_assert_eq(s.word, word);
@@ -124,7 +124,7 @@ Test(save, words_delta_carries_exactly_the_changed_words)
 
 				memcpy(w.base, w.was, PAGE);
 				memset(&s, 0x5a, sizeof(s));
-				v->save_words(w.guest, w.base, w.delta, &s);
+				v->save_words(w.guest, w.base, w.delta, NULL, &s);
 				cr_assert_eq(s.map, map, "%s kind %u seed %u", v->name, kind, seed);
 				cr_assert_eq(s.changed_words, changed);
 				cr_assert_eq(s.delta_bytes, map ? bytes : 0);
@@ -155,7 +155,7 @@ static void check_lines(struct world *w, const struct godwit_delta_variant *v, u
 		memcpy(row, old_sigs, 8 * groups);
 	memset(w->copy, 0x5a, PAGE);
 	memset(&s, 0x5a, sizeof(s));
-	v->save_lines(&w->signer, granule, w->guest, old_row, row, w->copy, w->delta, &s);
+	v->save_lines(&w->signer, granule, w->guest, old_row, row, w->copy, w->delta, NULL, &s);
 	cr_assert_eq(s.map, map, "%s granule %u", v->name, granule);
 	cr_assert(!memcmp(w->copy, w->now, PAGE));
 	cr_assert_eq(s.is_fill, test_is_fill(w->now));
@@ -204,7 +204,7 @@ Test(save, lines_without_old_signatures_signs_and_copies_only)
 
 			set_pair(&w, PAIR_ALL, g);
 			memset(&s, 0x5a, sizeof(s));
-			v->save_lines(&w.signer, granules[g], w.guest, NULL, row, w.copy, NULL, &s);
+			v->save_lines(&w.signer, granules[g], w.guest, NULL, row, w.copy, NULL, NULL, &s);
 			cr_assert_eq(s.map, ~0ull);
 			cr_assert_eq(s.delta_bytes, 0);
 			cr_assert(!memcmp(w.copy, w.now, PAGE));
@@ -228,7 +228,7 @@ Test(save, signatures_are_right_for_every_single_bit)
 			memset(w.guest, bit == 512 ? 0xff : 0, PAGE);
 			for (unsigned line = 0; bit < 512 && line < 64; line++)
 				w.guest[64 * line + bit / 8] = (uint8_t)(1u << bit % 8);
-			v->save_lines(&w.signer, 64, w.guest, NULL, w.sigs, w.copy, NULL, &s);
+			v->save_lines(&w.signer, 64, w.guest, NULL, w.sigs, w.copy, NULL, NULL, &s);
 			for (unsigned line = 0; line < 64; line++)
 				cr_assert_eq(w.sigs[line],
 					     slow_signature(&w.signer, w.guest, 64 * line, 64),
@@ -248,14 +248,14 @@ Test(save, a_zero_line_signs_as_zero_and_rows_coarsen_by_xor)
 
 		memset(w.guest, 0, PAGE);
 		memset(fine, 0x5a, sizeof(fine));
-		v->save_lines(&w.signer, 64, w.guest, NULL, fine, w.copy, NULL, &s);
+		v->save_lines(&w.signer, 64, w.guest, NULL, fine, w.copy, NULL, NULL, &s);
 		for (unsigned g = 0; g < 64; g++)
 			cr_assert_eq(fine[g], 0);
 
 		set_pair(&w, PAIR_SMALL_VALUES, 7);
-		v->save_lines(&w.signer, 64, w.guest, NULL, fine, w.copy, NULL, &s);
-		v->save_lines(&w.signer, 128, w.guest, NULL, middle, w.copy, NULL, &s);
-		v->save_lines(&w.signer, 256, w.guest, NULL, coarse, w.copy, NULL, &s);
+		v->save_lines(&w.signer, 64, w.guest, NULL, fine, w.copy, NULL, NULL, &s);
+		v->save_lines(&w.signer, 128, w.guest, NULL, middle, w.copy, NULL, NULL, &s);
+		v->save_lines(&w.signer, 256, w.guest, NULL, coarse, w.copy, NULL, NULL, &s);
 		godwit_signatures_coarsen(row, fine, 64);
 		cr_assert(!memcmp(row, middle, sizeof(middle)));
 		godwit_signatures_coarsen(fine, fine, 64);
@@ -282,12 +282,85 @@ Test(save, signatures_of_a_known_page_are_what_they_were)
 		struct godwit_save s;
 		uint64_t row[64];
 
-		v->save_lines(&w.signer, 64, w.guest, NULL, row, w.copy, NULL, &s);
+		v->save_lines(&w.signer, 64, w.guest, NULL, row, w.copy, NULL, NULL, &s);
 		cr_assert_eq(row[0], golden[0], "%s %#lx", v->name, row[0]);
 		cr_assert_eq(row[1], golden[1], "%s %#lx", v->name, row[1]);
 		cr_assert_eq(row[63], golden[2], "%s %#lx", v->name, row[63]);
-		v->save_lines(&w.signer, 256, w.guest, NULL, row, w.copy, NULL, &s);
+		v->save_lines(&w.signer, 256, w.guest, NULL, row, w.copy, NULL, NULL, &s);
 		cr_assert_eq(row[15], golden[3], "%s %#lx", v->name, row[15]);
+	}
+}
+
+/* What is ahead is only asked for: it may be unmapped, half known, or this very page. */
+Test(save, what_is_ahead_changes_nothing)
+{
+	const struct godwit_delta_variant *v;
+	const struct godwit_ahead aheads[] = {
+		{ NULL, NULL },
+		{ (const void *)8, (const void *)-64 },
+		{ test_guarded(0), NULL },
+		{ NULL, test_guarded(0) },
+	};
+	struct world w;
+
+	make_world(&w);
+	for (unsigned i = 0; (v = godwit_delta_variant(i)); i++)
+		for (unsigned a = 0; a < sizeof(aheads) / sizeof(aheads[0]); a++) {
+			struct godwit_save s;
+			uint64_t row[64];
+
+			set_pair(&w, PAIR_DENSE, a);
+			memcpy(w.base, w.was, PAGE);
+			v->save_words(w.guest, w.base, w.delta, &aheads[a], &s);
+			cr_assert(!memcmp(w.base, w.now, PAGE));
+			memset(w.copy, 0, PAGE);
+			v->save_plain(w.guest, w.copy, &aheads[a], &s);
+			cr_assert(!memcmp(w.copy, w.now, PAGE));
+			for (unsigned g = 0; g < 3; g++) {
+				memset(w.copy, 0, PAGE);
+				v->save_lines(&w.signer, granules[g], w.guest, NULL, row, w.copy, NULL,
+					      &aheads[a], &s);
+				cr_assert(!memcmp(w.copy, w.now, PAGE));
+				cr_assert_eq(row[0], slow_signature(&w.signer, w.now, 0, granules[g]));
+			}
+		}
+}
+
+Test(save, calls_go_through_the_chosen_variant)
+{
+	const struct godwit_ahead ahead = { NULL, NULL };
+	struct world w;
+
+	make_world(&w);
+	for (unsigned with_ahead = 0; with_ahead < 2; with_ahead++) {
+		uint64_t row[64], expected_row[64];
+		struct godwit_save s, expected;
+
+		set_pair(&w, PAIR_SPARSE, 3 + with_ahead);
+		godwit_delta_chosen()->save_lines(&w.signer, 64, w.guest, NULL, expected_row, w.copy, NULL,
+						  NULL, &expected);
+		memset(w.copy, 0, PAGE);
+		if (with_ahead)
+			godwit_save_lines_ahead(&w.signer, 64, w.guest, expected_row, row, w.copy, w.delta,
+						&ahead, &s);
+		else
+			godwit_save_lines(&w.signer, 64, w.guest, expected_row, row, w.copy, w.delta, &s);
+		cr_assert_eq(s.map, 0);
+		cr_assert(!memcmp(row, expected_row, sizeof(row)));
+		cr_assert(!memcmp(w.copy, w.now, PAGE));
+		memset(w.copy, 0, PAGE);
+		if (with_ahead)
+			godwit_save_plain_ahead(w.guest, w.copy, &ahead, &s);
+		else
+			godwit_save_plain(w.guest, w.copy, &s);
+		cr_assert(!memcmp(w.copy, w.now, PAGE));
+		memcpy(w.base, w.was, PAGE);
+		if (with_ahead)
+			godwit_save_words_ahead(w.guest, w.base, w.delta, &ahead, &s);
+		else
+			godwit_save_words(w.guest, w.base, w.delta, &s);
+		cr_assert(!memcmp(w.base, w.now, PAGE));
+		cr_assert_eq(godwit_words_check(w.delta, s.delta_bytes), s.delta_bytes);
 	}
 }
 
