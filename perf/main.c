@@ -9,13 +9,6 @@
 
 #include "perf.h"
 
-/* Weak while the subcommands are being written: one that is not linked in is not offered. */
-#pragma weak cmd_migrate
-#pragma weak cmd_estimate
-#pragma weak cmd_encode
-#pragma weak cmd_delta
-#pragma weak cmd_ring
-
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -38,8 +31,7 @@ static void print_help(FILE *file)
 		"\n"
 		"Commands:\n");
 	for (size_t i = 0; i < NR_COMMANDS; i++)
-		if (commands[i].run)
-			fprintf(file, "  %-10s%s\n", commands[i].name, commands[i].summary);
+		fprintf(file, "  %-10s%s\n", commands[i].name, commands[i].summary);
 	fprintf(file,
 		"\n"
 		"  --version prints the version, COMMAND --help the options of a command.\n"
@@ -63,7 +55,7 @@ int main(int argc, char **argv)
 		return EXIT_WORKED;
 	}
 	for (size_t i = 0; i < NR_COMMANDS; i++)
-		if (commands[i].run && !strcmp(word, commands[i].name))
+		if (!strcmp(word, commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 
 	fprintf(stderr, "godwit-perf: no %s '%s'; the commands are",
