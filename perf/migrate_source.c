@@ -56,7 +56,7 @@ struct source_run {
 	_Atomic uint64_t bandwidth, downtime_limit_ns;
 	uint64_t bandwidth_set;		/* the link's, by the migration thread */
 	pid_t child;
-	uint64_t start_ns;
+	uint64_t start_ns, tracked_ns;
 	uint64_t dirtied;		/* reported in this round */
 	uint64_t first_writes, first_cpu_ns;
 	bool handed_over;
@@ -99,6 +99,12 @@ static void show_remaining(struct source_run *run)
 {
 	/* Relaxed: for the progress line. */
 	atomic_store_explicit(&run->now.remaining_pages, run->bitmap.set, memory_order_relaxed);
+}
+
+static void show_dirty_rate(struct source_run *run, double pages, uint64_t ns)
+{
+	atomic_store_explicit(&run->now.dirty_rate, (uint64_t)(pages / ((double)ns / 1e9)),
+			      memory_order_relaxed);
 }
 
 static void show_phase(struct source_run *run, enum phase phase)
@@ -287,8 +293,11 @@ static int start_tracking(struct source_run *run)
 	if (dirty_start(&run->tracker, run->options->track, run->guest.ram, run->guest.pages, why))
 		return fail(run->failure, "dirty pages cannot be tracked here: %s", why);
 	run->outcome->tracking = dirty_name(run->tracker);
+	run->tracked_ns = now_ns();
 	/* Watched from here on; everything is to be sent once. */
 	dirty_bitmap_fill(&run->bitmap);
+	show_remaining(run);
+	atomic_store_explicit(&run->now.round_pages, run->bitmap.set, memory_order_relaxed);
 	return 0;
 }
 
@@ -384,6 +393,10 @@ static int scan(struct source_run *run, uint64_t first, uint64_t pages)
 	int err = dirty_scan(run->tracker, first, pages, &run->bitmap, &found);
 
 	run->dirtied += found;
+	/* In the first round, a piece that was watched since the start stands for all of them. */
+	if (run->outcome->rounds == 1 && pages < run->guest.pages)
+		show_dirty_rate(run, (double)found * (double)run->guest.pages / (double)pages,
+				now_ns() - run->tracked_ns);
 	return err ? fail(run->failure, "%s: %s", dirty_name(run->tracker), strerror(-err)) : 0;
 }
 
@@ -558,9 +571,7 @@ static int iterate(struct source_run *run)
 		record->dirtied = run->dirtied;
 		record->predicted_ns = predict_ns(run);
 		show_remaining(run);
-		atomic_store_explicit(&run->now.dirty_rate,
-				      (uint64_t)((double)run->dirtied / ((double)(now_ns() - begin) / 1e9)),
-				      memory_order_relaxed);
+		show_dirty_rate(run, (double)run->dirtied, now_ns() - begin);
 		print_round(run, record);
 		if (record->predicted_ns <= atomic_load(&run->downtime_limit_ns))
 			return 0;

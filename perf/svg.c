@@ -4,7 +4,7 @@
  *
  * What remains, how fast the guest dirties, how fast the wire runs, which rung packs: one under
  * the other, so that cause stands above effect. Rounds are thin lines, the stopped guest a band.
- * Colours come from one style that asks whether the page around it is light or dark.
+ * The colours ask whether the page around it is light or dark.
  */
 #include <errno.h>
 #include <math.h>
@@ -22,23 +22,31 @@
 #define MAX_RUNGS 12
 #define PLOT (WIDTH - LEFT - RIGHT)
 
+/* Plain colours in classes: few programs but browsers know variables. */
 static const char style[] =
 	"<style>\n"
-	"svg { font: 13px system-ui, sans-serif; --ink: #1f2328; --soft: #656d76; --rule: #d0d7de;\n"
-	"  --paper: #ffffff; --a: #0969da; --b: #bc4c00; --c: #1a7f37; --d: #8250df; --band: #ffd8b5; }\n"
-	"@media (prefers-color-scheme: dark) {\n"
-	"  svg { --ink: #e6edf3; --soft: #8d96a0; --rule: #373e47; --paper: #0d1117;\n"
-	"    --a: #58a6ff; --b: #f0883e; --c: #3fb950; --d: #bc8cff; --band: #5a3210; }\n"
-	"}\n"
-	"text { fill: var(--ink); } .soft { fill: var(--soft); } .title { font-weight: 600; }\n"
-	".big { font-size: 17px; font-weight: 600; }\n"
-	".rule { stroke: var(--rule); stroke-width: 1; } .round { stroke: var(--rule); stroke-dasharray: 2 3; }\n"
+	"svg { font: 13px system-ui, sans-serif; }\n"
+	"text { fill: #1f2328; } .soft { fill: #656d76; } .title { font-weight: 600; }\n"
+	".big { font-size: 15px; font-weight: 600; } .paper { fill: #ffffff; } .band { fill: #ffd8b5; }\n"
+	".rule { stroke: #d0d7de; stroke-width: 1; }\n"
+	".round { stroke: #afb8c1; stroke-width: 1; stroke-dasharray: 2 3; }\n"
 	".line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }\n"
 	".area { stroke: none; opacity: 0.15; }\n"
+	".line.a { stroke: #0969da; } .line.b { stroke: #bc4c00; } .line.c { stroke: #1a7f37; }\n"
+	".line.d { stroke: #8250df; } .area.a { fill: #0969da; } .area.b { fill: #bc4c00; }\n"
+	".area.c { fill: #1a7f37; }\n"
+	"@media (prefers-color-scheme: dark) {\n"
+	"  text { fill: #e6edf3; } .soft { fill: #8d96a0; } .paper { fill: #0d1117; } .band { fill: #5a3210; }\n"
+	"  .rule { stroke: #373e47; } .round { stroke: #545d68; }\n"
+	"  .line.a { stroke: #58a6ff; } .line.b { stroke: #f0883e; } .line.c { stroke: #3fb950; }\n"
+	"  .line.d { stroke: #bc8cff; } .area.a { fill: #58a6ff; } .area.b { fill: #f0883e; }\n"
+	"  .area.c { fill: #3fb950; }\n"
+	"}\n"
 	"</style>\n";
 
 struct plot {
 	FILE *file;
+	const struct outcome *outcome;
 	double seconds;			/* the axis's length */
 	const struct sample *sample;
 	unsigned samples;
@@ -82,13 +90,39 @@ static void draw_time_axis(const struct plot *plot)
 			x_of(plot, i * step), bottom + 20, i * step);
 }
 
-static double value_of(const struct sample *s, unsigned panel)
+/* A round's dirty rate is known when it has ended; here they all have. */
+static double dirty_rate(const struct plot *plot, const struct sample *s)
 {
+	const struct round_record *r = &plot->outcome->round[s->round ? s->round - 1 : 0];
+
+	if (s->phase != PHASE_ITERATE || !s->round)
+		return 0;
+	if (!r->ns)
+		return s->dirty_bytes_per_s;
+	return (double)r->dirtied * GODWIT_PAGE_BYTES / ((double)r->ns / 1e9);
+}
+
+static double value_of(const struct plot *plot, unsigned index, unsigned panel)
+{
+	const struct sample *s = &plot->sample[index];
+
 	switch (panel) {
 	case 0: return (double)s->remaining_bytes;
-	case 1: return s->dirty_bytes_per_s;
+	case 1: return dirty_rate(plot, s);
 	default: return s->wire_bytes_per_s;
 	}
+}
+
+/* Bytes are marked at powers of two, rates at round numbers of bits. */
+static double mark_step(unsigned panel, double most)
+{
+	if (panel)
+		return nice_step(most * 8, 3) / 8;
+	double step = 1;
+
+	while (step * 3 < most)
+		step *= 2;
+	return step;
 }
 
 static const char *label(char *text, unsigned panel, double value)
@@ -103,25 +137,24 @@ static void draw_curve(const struct plot *plot, unsigned panel, const char *titl
 	char text[UNIT_TEXT];
 
 	for (unsigned i = 0; i < plot->samples; i++)
-		if (value_of(&plot->sample[i], panel) > most)
-			most = value_of(&plot->sample[i], panel);
+		if (value_of(plot, i, panel) > most)
+			most = value_of(plot, i, panel);
 	most *= 1.05;
 	draw_frame(plot, panel, title);
-	for (unsigned i = 1; i <= 2; i++)
+	for (double mark = mark_step(panel, most); mark <= most; mark += mark_step(panel, most))
 		fprintf(plot->file,
 			"<line class=\"rule\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" opacity=\"0.5\"/>\n"
 			"<text class=\"soft\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
-			LEFT, bottom - PANEL * i / 2.0, LEFT + PLOT, bottom - PANEL * i / 2.0, LEFT - 8,
-			bottom - PANEL * i / 2.0 + 4, label(text, panel, most * i / 2));
+			LEFT, bottom - mark / most * PANEL, LEFT + PLOT, bottom - mark / most * PANEL, LEFT - 8,
+			bottom - mark / most * PANEL + 4, label(text, panel, mark));
 	for (unsigned pass = 0; pass < 2; pass++) {
-		fprintf(plot->file, "<path class=\"%s\" style=\"%s: var(--%s)\" d=\"", pass ? "line" : "area",
-			pass ? "stroke" : "fill", colour);
+		fprintf(plot->file, "<path class=\"%s %s\" d=\"", pass ? "line" : "area", colour);
 		if (!pass)
 			fprintf(plot->file, "M%.1f %u ", x_of(plot, plot->sample[0].t), bottom);
 		for (unsigned i = 0; i < plot->samples; i++)
 			fprintf(plot->file, "%c%.1f %.1f ", i || !pass ? 'L' : 'M',
 				x_of(plot, plot->sample[i].t),
-				bottom - value_of(&plot->sample[i], panel) / most * PANEL);
+				bottom - value_of(plot, i, panel) / most * PANEL);
 		if (!pass)
 			fprintf(plot->file, "L%.1f %u Z", x_of(plot, plot->sample[plot->samples - 1].t),
 				bottom);
@@ -148,7 +181,7 @@ static void draw_rungs(const struct plot *plot, unsigned panel)
 	for (unsigned n = 0; n < count; n++)
 		fprintf(plot->file, "<text class=\"soft\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
 			LEFT - 8, bottom - PANEL * (n + 0.5) / count + 4, names[n]);
-	fputs("<path class=\"line\" style=\"stroke: var(--d)\" d=\"", plot->file);
+	fputs("<path class=\"line d\" d=\"", plot->file);
 	for (unsigned i = 0, drawn = 0; i < plot->samples; i++) {
 		unsigned n = 0;
 
@@ -189,15 +222,15 @@ static void draw_rounds(const struct plot *plot)
 				labelled = x + 3, TOP + 12, s->round);
 	}
 	if (stopped >= 0)
-		fprintf(plot->file, "<rect x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%u\" "
-			"style=\"fill: var(--band)\" opacity=\"0.6\"/>\n", stopped, TOP,
+		fprintf(plot->file, "<rect class=\"band\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" "
+			"height=\"%u\" opacity=\"0.6\"/>\n", stopped, TOP,
 			(resumed > stopped ? resumed : LEFT + PLOT) - stopped + 1, bottom - TOP);
 }
 
 int svg_write(const char *path, const struct migrate_options *options, const struct outcome *outcome,
 	      const struct sample *samples, unsigned nr_samples)
 {
-	struct plot plot = { .sample = samples, .samples = nr_samples };
+	struct plot plot = { .outcome = outcome, .sample = samples, .samples = nr_samples };
 	unsigned height = panel_top(PANELS - 1) + PANEL + 36;
 	char ram[UNIT_TEXT], cap[UNIT_TEXT], total[UNIT_TEXT], down[UNIT_TEXT];
 	int err;
@@ -211,8 +244,8 @@ int svg_write(const char *path, const struct migrate_options *options, const str
 	fprintf(plot.file,
 		"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %u\" width=\"%d\" height=\"%u\" "
 		"role=\"img\" aria-label=\"migration over time\">\n%s"
-		"<rect width=\"100%%\" height=\"100%%\" style=\"fill: var(--paper)\"/>\n",
-		WIDTH, height, WIDTH, height, style);
+		"<rect class=\"paper\" width=\"%d\" height=\"%u\"/>\n",
+		WIDTH, height, WIDTH, height, style, WIDTH, height);
 	fprintf(plot.file,
 		"<text class=\"big\" x=\"%d\" y=\"26\">%s: %s guest, workload %s, %s: %u rounds, %s, downtime %s"
 		"</text>\n", LEFT, outcome->status, format_bytes(ram, (double)options->ram_bytes),

@@ -58,6 +58,6 @@ python3 - "$work/run.svg" <<'PY' || bad "the picture is not well-formed"
 import sys, xml.dom.minidom
 text = open(sys.argv[1]).read()
 xml.dom.minidom.parseString(text)
-assert text.count('class="line"') == 4 and 'prefers-color-scheme: dark' in text
+assert text.count('class="line ') == 4 and 'prefers-color-scheme: dark' in text
 PY
 finish
