@@ -91,8 +91,18 @@ static inline struct next next_of(const struct godwit_ahead *ahead, const void *
 	};
 }
 
-/* Into the second cache level: its queue to memory is longer than the first one's. */
-static inline void ask_for(uintptr_t page, size_t at)
+/*
+ * Into the first cache level, or into the second. The first one's queue to memory is the shorter, but
+ * what is there need not be fetched again. Measured on Sapphire Rapids, ns a page, from memory and from
+ * the last level: guest pages beside signatures 400 and 194 near, 380 and 214 far; both pages of
+ * words 629 and 319 near, 618 and 346 far; rows of signatures are better near in both.
+ */
+static inline void ask_near(uintptr_t page, size_t at)
+{
+	__builtin_prefetch((const void *)(page + at), 0, 3);
+}
+
+static inline void ask_far(uintptr_t page, size_t at)
 {
 	__builtin_prefetch((const void *)(page + at), 0, 2);
 }

@@ -85,11 +85,11 @@ void godwit_save_lines_avx2(const struct godwit_signer *signer, unsigned granule
 		uint64_t sig;
 
 		if (group % 8 == 0)
-			ask_for(next.kept, 8 * group);
+			ask_near(next.kept, 8 * group);
 		for (unsigned end = line + group_lines; line < end; line++) {
 			const uint64_t *key = signer->word + line % 4 * 8;
 
-			ask_for(next.guest, LINE_BYTES * line);
+			ask_far(next.guest, LINE_BYTES * line);
 #pragma GCC unroll 2
 			for (unsigned half = 0; half < 2; half++) {
 				unsigned at = LINE_BYTES * line + 32 * half;
@@ -147,8 +147,8 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 		unsigned at = LINE_BYTES * line, mask;
 		__m256i lo = read_guest(in + at), hi = read_guest(in + at + 32);
 
-		ask_for(next.guest, at);
-		ask_for(next.kept, at);
+		ask_near(next.guest, at);
+		ask_near(next.kept, at);
 		_mm256_store_si256((__m256i *)(page + at), lo);
 		_mm256_store_si256((__m256i *)(page + at + 32), hi);
 		mask = changed_half(lo, base_page + at) | changed_half(hi, base_page + at + 32) << 4;
@@ -190,7 +190,7 @@ void godwit_save_plain_avx2(const void *guest, uint8_t *copy, const struct godwi
 
 #pragma GCC unroll 4
 	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES) {
-		ask_for(next.guest, at);
+		ask_far(next.guest, at);
 		_mm256_storeu_si256((__m256i *)(copy + at), read_guest(in + at));
 		_mm256_storeu_si256((__m256i *)(copy + at + 32), read_guest(in + at + 32));
 	}

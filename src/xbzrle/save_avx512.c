@@ -116,7 +116,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 	for (unsigned g = 0; g < groups; g += 8) {
 		__m512i sum[8], sigs;
 
-		ask_for(next.kept, 8 * g);
+		ask_near(next.kept, 8 * g);
 #pragma GCC unroll 8
 		for (unsigned i = 0; i < 8; i++) {
 			sum[i] = _mm512_setzero_si512();
@@ -125,7 +125,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 				unsigned line = (g + i) * group_lines + j;
 				__m512i m = read_guest(guest + LINE_BYTES * line);
 
-				ask_for(next.guest, LINE_BYTES * line);
+				ask_far(next.guest, LINE_BYTES * line);
 				_mm512_storeu_si512(copy + LINE_BYTES * line, m);
 				sum[i] = _mm512_xor_si512(
 					sum[i], multiply(m, key[(i * group_lines + j) % 4]));
@@ -184,8 +184,8 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 			unsigned at = LINE_BYTES * (8 * g + i);
 			__m512i now = read_guest(in + at);
 
-			ask_for(next.guest, at);
-			ask_for(next.kept, at);
+			ask_near(next.guest, at);
+			ask_near(next.kept, at);
 			_mm512_store_si512(page + at, now);
 			k[i] = _mm512_cmpneq_epi64_mask(now, _mm512_loadu_si512(base_page + at));
 		}
@@ -229,7 +229,7 @@ void godwit_save_plain_avx512(const void *guest, uint8_t *copy, const struct god
 
 #pragma GCC unroll 8
 	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES) {
-		ask_for(next.guest, at);
+		ask_far(next.guest, at);
 		_mm512_storeu_si512(copy + at, read_guest(in + at));
 	}
 	ret->map = ~0ull;

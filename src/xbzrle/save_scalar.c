@@ -54,12 +54,12 @@ void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granu
 		unsigned group = line / group_lines;
 		uint64_t sig = 0;
 
-		ask_for(next.kept, 8 * group);
+		ask_near(next.kept, 8 * group);
 
 		for (unsigned l = line; l < line + group_lines; l++) {
 			uint64_t m[8];
 
-			ask_for(next.guest, LINE_BYTES * l);
+			ask_far(next.guest, LINE_BYTES * l);
 			for (unsigned i = 0; i < 8; i++)
 				m[i] = read_guest(in + 8 * l + i);
 			memcpy(copy + LINE_BYTES * l, m, LINE_BYTES);
@@ -90,8 +90,8 @@ void godwit_save_words_scalar(const void *guest, uint8_t *base_page, uint8_t *de
 	for (unsigned line = 0; line < PAGE_LINES; line++) {
 		unsigned mask = 0;
 
-		ask_for(next.guest, LINE_BYTES * line);
-		ask_for(next.kept, LINE_BYTES * line);
+		ask_near(next.guest, LINE_BYTES * line);
+		ask_near(next.kept, LINE_BYTES * line);
 		for (unsigned i = 0; i < 8; i++) {
 			uint64_t now = read_guest(in + 8 * line + i);
 
@@ -132,7 +132,7 @@ void godwit_save_plain_scalar(const void *guest, uint8_t *copy, const struct god
 
 	for (unsigned i = 0; i < PAGE_WORDS; i++) {
 		if (i % 8 == 0)
-			ask_for(next.guest, 8 * i);
+			ask_far(next.guest, 8 * i);
 		store64(copy + 8 * i, read_guest(in + i));
 	}
 	ret->map = ~0ull;

@@ -13,10 +13,13 @@
 
 #include "pages.h"
 
-/* At least so many rounds, and more while the writer got no processor; but an end there must be. */
-#define ROUNDS 5000
-#define MAX_ROUNDS 2000000
-#define ENOUGH 100
+/*
+ * At least so many rounds, and more while the writer got no processor; but an end there must be. Rounds
+ * in which the page changed are what counts: at rest, a second look at it goes unnoticed.
+ */
+#define ROUNDS 20000
+#define MAX_ROUNDS 1000000
+#define ENOUGH 5000
 
 struct tally {
 	unsigned rounds, torn, changed;
