@@ -301,8 +301,8 @@ static size_t piece_bytes(const struct dirty_tracker *t)
 
 static void on_fault(int number, siginfo_t *info, void *context)
 {
-	/* Relaxed: published before any page was protected, so before any fault. */
-	struct dirty_tracker *t = atomic_load_explicit(&faulting, memory_order_relaxed);
+	/* D1 acquire, meets D2: the tracker is whole before a page is protected. */
+	struct dirty_tracker *t = atomic_load_explicit(&faulting, memory_order_acquire);
 	uint64_t offset = t ? (uintptr_t)info->si_addr - (uintptr_t)t->ram : UINT64_MAX;
 	int saved = errno;
 
@@ -363,7 +363,8 @@ static int mprotect_start(struct dirty_tracker *t, const char **why)
 	t->touched = calloc((t->pieces + 63) / 64, sizeof(*t->touched));
 	if (!t->touched)
 		return -ENOMEM;
-	atomic_store_explicit(&faulting, t, memory_order_relaxed);
+	/* D2 release, meets D1 in on_fault(). */
+	atomic_store_explicit(&faulting, t, memory_order_release);
 	sigaction(SIGSEGV, &action, &t->before);
 	if (mprotect(t->ram, t->pages * GODWIT_PAGE_BYTES, PROT_READ) == 0)
 		return 0;

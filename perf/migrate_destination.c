@@ -247,9 +247,13 @@ static int take_registers(struct receiver *r)
 
 	if (err)
 		return err;
-	for (unsigned n = 0; n < vcpus; n++)
-		memcpy(workload_regs(r->workload, n), r->control.buffer + n * sizeof(struct vcpu_regs),
-		       sizeof(struct vcpu_regs));
+	for (unsigned n = 0; n < vcpus; n++) {
+		struct vcpu_regs regs;
+
+		memcpy(&regs, r->control.buffer + n * sizeof(regs), sizeof(regs));
+		if (!workload_set_regs(r->workload, n, &regs))
+			return fail(&r->failure, "the registers of vCPU %u point outside its guest", n);
+	}
 	return 0;
 }
 

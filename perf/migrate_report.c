@@ -95,7 +95,8 @@ static void print_wire(const struct totals *t, const struct outcome *out, FILE *
 	fprintf(file, "transferred: %s for %s of pages, %.2f times less\n",
 		format_bytes(text[0], (double)out->socket_bytes),
 		format_bytes(text[1], (double)t->pages * GODWIT_PAGE_BYTES), t->guest_per_wire);
-	fprintf(file, "  frames %llu + pages as they are %llu + heads %llu = %llu bytes; socket %llu, arrived %llu: %s\n",
+	fprintf(file, "  frames %llu + pages as they are %llu + heads %llu = %llu bytes; socket %llu, "
+		"arrived %llu: %s\n",
 		(unsigned long long)out->frame_bytes, (unsigned long long)out->page_bytes,
 		(unsigned long long)out->head_bytes,
 		(unsigned long long)(out->frame_bytes + out->page_bytes + out->head_bytes),

@@ -425,9 +425,20 @@ void workload_pause(struct workload *w)
 	pthread_mutex_unlock(&w->lock);
 }
 
-struct vcpu_regs *workload_regs(struct workload *w, unsigned vcpu)
+const struct vcpu_regs *workload_regs(const struct workload *w, unsigned vcpu)
 {
 	return &w->vcpu[vcpu].regs;
+}
+
+bool workload_set_regs(struct workload *w, unsigned vcpu, const struct vcpu_regs *regs)
+{
+	struct vcpu *v = &w->vcpu[vcpu];
+
+	if (regs->sweep_at >= v->sweep_count || regs->burst_at >= v->sweep_count ||
+	    regs->free_first > v->slots || !regs->free_last || regs->free_last > v->slots)
+		return false;
+	v->regs = *regs;
+	return true;
 }
 
 uint64_t workload_writes(const struct workload *w)

@@ -77,7 +77,9 @@ int workload_resume(struct workload *workload);
 void workload_pause(struct workload *workload);
 
 /* The registers of a vCPU; valid while paused. */
-struct vcpu_regs *workload_regs(struct workload *workload, unsigned vcpu);
+const struct vcpu_regs *workload_regs(const struct workload *workload, unsigned vcpu);
+/* [paused] Registers that came from elsewhere: refused (false) if one points past what there is. */
+bool workload_set_regs(struct workload *workload, unsigned vcpu, const struct vcpu_regs *regs);
 
 /* Page writes and checks so far; any thread. */
 uint64_t workload_writes(const struct workload *workload);

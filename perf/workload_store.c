@@ -199,7 +199,7 @@ int store_init(struct vcpu *v)
 	v->active_slots = (uint64_t)v->list[PAGE_RECORDS].active * PAGE_SLOTS;
 	active_keys = v->active_slots - v->active_slots / FREE_EVERY;
 	v->keys = v->slots - v->active_slots / FREE_EVERY;
-	if (active_keys < 2)
+	if (active_keys < 2 || v->active_slots < 2 * FREE_EVERY)
 		return -EINVAL;
 	zipf_init(&v->zipf, active_keys);
 	return 0;

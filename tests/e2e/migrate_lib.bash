@@ -12,7 +12,7 @@ trap 'for p in ${started[@]+"${started[@]}"}; do kill "$p" 2>/dev/null; done; rm
 failures=0
 
 # A small guest that is over in a second or two.
-small=(--ram 32M --warmup 50ms --verify-time 150ms --stall-timeout 5s)
+small=(--ram 32M --dirty-rate 20000 --warmup 50ms --verify-time 150ms --stall-timeout 5s)
 
 bad()
 {
