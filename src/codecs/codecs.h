@@ -155,6 +155,8 @@ struct godwit_price_input {
 struct godwit_price {
 	struct godwit_price_input sum;	/* inputs not acted upon yet */
 	double octave;			/* log2 of the price in picoseconds */
+	double link_ps_per_byte;	/* smoothed */
+	double link_octave;		/* where the price is when neither side is short */
 	double gain;			/* octaves a step takes when the imbalance is complete */
 	double imbalance;		/* at the last step: above 0 workers idle, below 0 the link */
 	double retired_rate;		/* bytes per ns, smoothed */

@@ -6,7 +6,8 @@
  * does not wait cannot be helped any more. So the price follows the imbalance: workers idle -> dearer
  * bytes, heavier rungs; the link starved -> cheaper bytes, lighter rungs. It moves in octaves, for what
  * matters spans six powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
- * at 1 us a byte every block takes the heaviest rung. The gain grows while the imbalance keeps its sign and
+ * at 1 us a byte every block takes the heaviest rung. It begins at what the link's own speed says and never
+ * rises far above that, so that the first milliseconds are near the mark and a mistake has a bound. The gain grows while the imbalance keeps its sign and
  * halves when it turns, so a far goal is reached in a dozen steps and a near one is not overshot for ever.
  *
  * That alone goes wrong where the link is not what holds the link up. A receiver that decodes slowly, or
@@ -35,7 +36,9 @@ enum mode {
 
 #define OCTAVE_MIN 9.0		/* 0.5 ns a byte */
 #define OCTAVE_MAX 20.0		/* 1 us */
-#define OCTAVE_START 14.0	/* 16 ns: zstd 1 or one rung lighter, on most content */
+#define OCTAVE_START 12.0	/* 4 ns: until the link's own speed is known, a step later */
+#define OCTAVES_ABOVE 3.0	/* how far the price may rise above what the link's speed says */
+#define LINK_CREEP 0.02		/* octaves a step by which a link may turn out slower than it was */
 
 #define GAIN_MIN 0.05
 #define GAIN_MAX 4.0
@@ -54,12 +57,13 @@ enum mode {
 #define MARK_STEPS 96		/* a mark older than this says nothing */
 #define DESCENT 1.5		/* octaves between two comparisons */
 #define PATIENCE_MIN 32
-#define PATIENCE_MAX 1024
+#define PATIENCE_MAX 128
 
 void godwit_price_init(struct godwit_price *price)
 {
 	memset(price, 0, sizeof(*price));
 	price->octave = OCTAVE_START;
+	price->link_octave = OCTAVE_START;
 	price->gain = 1;
 	price->mode = FOLLOW;
 	price->patience = PATIENCE_MIN;
@@ -104,9 +108,38 @@ static void set_mark(struct godwit_price *p)
 	p->mark.step = p->step;
 }
 
+static void set_octave(struct godwit_price *p, double octave)
+{
+	double most = clamp(p->link_octave + OCTAVES_ABOVE, OCTAVE_MIN, OCTAVE_MAX);
+
+	p->octave = clamp(octave, OCTAVE_MIN, most);
+}
+
 static void move(struct godwit_price *p, double octaves)
 {
-	p->octave = clamp(p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX), OCTAVE_MIN, OCTAVE_MAX);
+	set_octave(p, p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX));
+}
+
+/*
+ * What a byte takes on the link, times the workers that could have worked meanwhile: where neither is short,
+ * that is its price. The quickest of late counts, for a slow receiver makes the link look slower the
+ * heavier the rungs are.
+ */
+static void learn_link(struct godwit_price *p, const struct godwit_price_input *sum, bool is_first)
+{
+	double ps_per_byte = 1000.0 * (double)sum->link_busy_ns / (double)sum->wire_bytes;
+	double octave;
+
+	smooth(&p->link_ps_per_byte, ps_per_byte, is_first);
+	octave = clamp((double)godwit_log2f((float)(p->link_ps_per_byte * sum->workers + 1)), OCTAVE_MIN,
+		       OCTAVE_MAX);
+	if (is_first)
+		p->octave = octave;
+	if (is_first || octave < p->link_octave + LINK_CREEP)
+		p->link_octave = octave;
+	else
+		p->link_octave += LINK_CREEP;
+	set_octave(p, p->octave);
 }
 
 /* From the mark, which was measured, on down. */
@@ -218,6 +251,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	smooth(&p->preempted, preempted, is_first);
 	smooth(&p->retired_rate, (double)sum->retired_bytes / span, is_first);
 	smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
+	learn_link(p, sum, is_first);
 	if (is_first)
 		set_mark(p);
 	p->step++;

@@ -22,7 +22,7 @@ void godwit_je_dallocx(void *mem, int flags);
 int godwit_je_mallctl(const char *name, void *old, size_t *old_bytes, void *fresh, size_t fresh_bytes);
 
 /* jemalloc's flags: log2 of the alignment, zeroed, no thread cache, arena number plus one from bit 20. */
-#define ALIGNED_64 6
+#define ALIGNED_128 7
 #define ZEROED 0x40
 #define NO_TCACHE (1 << 8)
 
@@ -35,7 +35,7 @@ int godwit_je_mallctl(const char *name, void *old, size_t *old_bytes, void *fres
 
 static int flags_of(const struct godwit_arena *arena)
 {
-	return ALIGNED_64 | NO_TCACHE | (int)((arena->index + 1) << 20);
+	return ALIGNED_128 | NO_TCACHE | (int)((arena->index + 1) << 20);
 }
 
 static int set_decay(unsigned index, const char *which)

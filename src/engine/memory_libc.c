@@ -14,7 +14,7 @@
 #include "engine/memory.h"
 
 struct block {
-	alignas(64) struct block *next;
+	alignas(128) struct block *next;
 	struct block *prev;
 };
 
@@ -55,7 +55,7 @@ void *godwit_arena_alloc(struct godwit_arena *arena, size_t bytes)
 
 	if (bytes > SIZE_MAX / 2)
 		return NULL;
-	block = aligned_alloc(64, (sizeof(*block) + (bytes ? bytes : 1) + 63) & ~(size_t)63);
+	block = aligned_alloc(128, (sizeof(*block) + (bytes ? bytes : 1) + 127) & ~(size_t)127);
 	if (!block)
 		return NULL;
 	pthread_mutex_lock(&list->lock);

@@ -29,6 +29,10 @@
 #include "engine/source_private.h"
 #include "engine/topology.h"
 
+/* What is collected at once: enough for a cheap write, and little enough that buffers come back to the
+ * workers while the rest of the line is still to be written. */
+#define COLLECT_MOST_BYTES (256u << 10)
+
 /* How often the price of a byte is looked at. */
 #define PRICE_STEP_NS 2000000u
 
@@ -469,7 +473,7 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 	reap(s);
 	if (!force && !s->must_collect && s->finished_bytes < GODWIT_COLLECT_BYTES)
 		return 0;
-	while (s->finished && n < iovs) {
+	while (s->finished && n < iovs && s->collected_bytes < COLLECT_MOST_BYTES) {
 		struct godwit_job *job = s->finished;
 
 		s->finished = job->next;
@@ -482,6 +486,7 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 		s->collected_bytes += job->frame.frame_bytes;
 		if (job->batch.nr_pages) {
 			s->undrained_frames++;
+			s->collected_pages += job->batch.nr_pages;
 			s->undrained_sum += job->frame.checksum;
 		}
 		job->next = s->collected;
@@ -498,17 +503,11 @@ static void step_price(struct godwit_source *s, uint64_t now_ns)
 	uint64_t sum[GODWIT_COUNTERS] = { 0 };
 	struct godwit_price_input input = { .workers = s->asked_workers };
 	struct godwit_price_marks *marks = &s->marks;
-	uint64_t wire_bytes, retired_bytes;
 
 	input.span_ns = now_ns - s->stepped_at_ns;
 	if (input.span_ns < PRICE_STEP_NS)
 		return;
 	godwit_source_sum(s, sum);
-	wire_bytes = sum[GODWIT_COUNT_WIRE_BYTES];
-	retired_bytes = GODWIT_PAGE_BYTES *
-			(sum[GODWIT_COUNT_ZERO] + sum[GODWIT_COUNT_FILL] + sum[GODWIT_COUNT_SAME] +
-			 sum[GODWIT_COUNT_WORDS] + sum[GODWIT_COUNT_LINES] + sum[GODWIT_COUNT_WHOLE] +
-			 sum[GODWIT_COUNT_RAW]);
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
 	input.link_starved_ns = s->starved_ns;
 	input.worker_idle_ns = sum[GODWIT_COUNT_IDLE_NS] - marks->idle_ns;
@@ -519,17 +518,17 @@ static void step_price(struct godwit_source *s, uint64_t now_ns)
 		input.worker_cpu_ns -= (uint64_t)((double)input.worker_wall_ns *
 						  (double)(sum[GODWIT_COUNT_LOST_NS] - marks->lost_ns) /
 						  (double)(sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns));
-	input.wire_bytes = wire_bytes - marks->wire_bytes;
-	input.retired_bytes = retired_bytes - marks->retired_bytes;
+	/* Counted when they are written, not when they are encoded: the line between may grow and shrink. */
+	input.wire_bytes = s->written_bytes;
+	input.retired_bytes = s->written_pages * GODWIT_PAGE_BYTES;
 	*marks = (struct godwit_price_marks){
 		.busy_ns = sum[GODWIT_COUNT_COLLECT_NS],
 		.idle_ns = sum[GODWIT_COUNT_IDLE_NS],
 		.wall_ns = sum[GODWIT_COUNT_WALL_NS],
 		.codec_ns = sum[GODWIT_COUNT_CODEC_NS],
 		.lost_ns = sum[GODWIT_COUNT_LOST_NS],
-		.wire_bytes = wire_bytes,
-		.retired_bytes = retired_bytes,
 	};
+	s->written_bytes = s->written_pages = 0;
 	s->starved_ns = 0;
 	s->stepped_at_ns = now_ns;
 	/* Relaxed: see encode_job(). */
@@ -560,6 +559,8 @@ void godwit_source_release(struct godwit_source *s)
 	now_ns = godwit_now_ns();
 	written_ns = now_ns - s->collected_at_ns;
 	godwit_count(&s->counters, GODWIT_COUNT_COLLECT_NS, written_ns);
+	s->written_bytes += s->collected_bytes;
+	s->written_pages += s->collected_pages;
 	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS) {
 		learn_speeds(s, written_ns);
 		step_price(s, now_ns);
@@ -571,6 +572,7 @@ void godwit_source_release(struct godwit_source *s)
 		give_back(s, job);
 	}
 	s->collected_bytes = 0;
+	s->collected_pages = 0;
 	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - now_ns);
 }
 

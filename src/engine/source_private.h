@@ -58,7 +58,7 @@ struct godwit_cost {
 #define GODWIT_COSTS 3u
 
 struct godwit_price_marks {
-	uint64_t busy_ns, idle_ns, wall_ns, codec_ns, lost_ns, wire_bytes, retired_bytes;
+	uint64_t busy_ns, idle_ns, wall_ns, codec_ns, lost_ns;
 };
 
 struct godwit_source {
@@ -101,7 +101,9 @@ struct godwit_source {
 	uint64_t next_number;
 	struct godwit_job *free, *open, *finished, **finished_tail, *collected;
 	size_t finished_bytes, collected_bytes;
+	uint64_t collected_pages;
 	uint64_t collected_at_ns;
+	uint64_t written_bytes, written_pages;	/* since the last price step */
 	uint64_t undrained_frames, undrained_sum;
 	struct godwit_price price;
 	struct godwit_price_marks marks;
