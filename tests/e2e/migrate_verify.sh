@@ -10,10 +10,10 @@ for harm in skip stale flip; do
 	for finder in "" :checker; do
 		export GODWIT_MIGRATE_INJECT=$harm$finder
 		migrate 1 --json --bandwidth unlimited --downtime-limit 2s --warmup 200ms
-		json "j['status'] == 'failed' and not j['verified'] and not j['resumed_at_destination']"
-		json "j['pages_stale'] == 1 and j['pages_differ'] == ${finder:+0 *} 1"
-		json "j['source_intact'] and j['source_pages_checked'] == 8192"
-		json "'block ' in j['error'] and ' page ' in j['error']"
+		json "j['status'] == 'failed' and not j['verified'] and not j['resumed_at_destination']
+			and j['pages_stale'] == 1 and j['pages_differ'] == ${finder:+0 *} 1
+			and j['source_intact'] and j['source_pages_checked'] == 8192
+			and 'block ' in j['error'] and ' page ' in j['error']"
 	done
 done
 # In words, with the generations.
