@@ -94,11 +94,11 @@ struct godwit_save {
 /*
  * godwit_save_lines() - copy a guest page and say which lines differ from what signatures remember.
  *
- * Shape:   guest, copy are 4096 bytes; guest is aligned to 8 at least, copy best to 64. granule_bytes is 64, 128 or 256; a
- *          row holds 4096 / granule_bytes signatures. old_sigs is the row of the last contents, or NULL
- *          when nothing is known; new_sigs receives the row of these, and may be the same row.
- *          delta_out has GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK (not touched if old_sigs is NULL).
- *          No other overlap.
+ * Shape:   guest, copy are 4096 bytes; guest is aligned to 8 at least, copy best to 64.
+ *          granule_bytes is 64, 128 or 256; a row holds 4096 / granule_bytes signatures. old_sigs
+ *          is the row of the last contents, or NULL when nothing is known; new_sigs receives the
+ *          row of these, and may be the same row. delta_out has GODWIT_DELTA_MAX_BYTES +
+ *          GODWIT_DELTA_SLACK (not touched if old_sigs is NULL). No other overlap.
  * Result:  *ret; copy holds the page; a lines delta of all lines of every changed group is at
  *          delta_out, unless map is 0. Copy, signatures and delta are of one image.
  */
@@ -109,8 +109,9 @@ void godwit_save_lines(const struct godwit_signer *signer, unsigned granule_byte
 /*
  * godwit_save_words() - bring a kept page up to date and say which words differed.
  *
- * Shape:   guest is 4096 bytes aligned to 8 at least; base_page, best aligned to 64, is the old contents in and the new contents out; delta_out
- *          has GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK. No overlap.
+ * Shape:   guest is 4096 bytes aligned to 8 at least; base_page, best aligned to 64, is the old
+ *          contents in and the new contents out; delta_out has GODWIT_DELTA_MAX_BYTES +
+ *          GODWIT_DELTA_SLACK. No overlap.
  * Result:  *ret; base_page holds the page (only changed lines of it are written); a words delta is at
  *          delta_out, unless map is 0. The delta applied to the old contents gives base_page.
  */
