@@ -191,11 +191,12 @@ static bool is_zero(const void *host)
 
 /* Nothing is known of the page: its row is made, and it goes whole. */
 static void seed_signatures(struct godwit_encoder *e, const struct godwit_base_view *view, uint64_t page,
-			    const void *host, uint64_t gap)
+			    const void *host, uint64_t gap, const struct godwit_ahead *ahead)
 {
 	struct godwit_save save;
 
-	godwit_save_lines(view->signer, view->granule_bytes, host, NULL, e->row, e->out, NULL, &save);
+	godwit_save_lines_ahead(view->signer, view->granule_bytes, host, NULL, e->row, e->out, NULL,
+				ahead, &save);
 	if (save.is_fill && !save.word) {
 		view->state[page] = GODWIT_BASE_ZERO;
 		put_zero(e, gap);
@@ -212,7 +213,8 @@ static void seed_signatures(struct godwit_encoder *e, const struct godwit_base_v
 }
 
 static void save_by_signatures(struct godwit_encoder *e, const struct godwit_base_view *view,
-			       uint64_t page, const void *host, uint64_t gap)
+			       uint64_t page, const void *host, uint64_t gap,
+			       const struct godwit_ahead *ahead)
 {
 	uint8_t *state = &view->state[page];
 	uint64_t *row = godwit_base_row(view, page);
@@ -225,11 +227,12 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 		return;
 	}
 	if (*state == GODWIT_BASE_UNKNOWN) {
-		seed_signatures(e, view, page, host, gap);
+		seed_signatures(e, view, page, host, gap, ahead);
 		return;
 	}
-	godwit_save_lines(view->signer, view->granule_bytes, host,
-			  *state == GODWIT_BASE_ZERO ? zero_row : row, row, e->copy, e->out, &save);
+	godwit_save_lines_ahead(view->signer, view->granule_bytes, host,
+				*state == GODWIT_BASE_ZERO ? zero_row : row, row, e->copy, e->out, ahead,
+				&save);
 	*state = GODWIT_BASE_KNOWN;
 	if (save.is_fill) {
 		if (!save.word)
@@ -250,7 +253,7 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 
 static void save_by_old_page(struct godwit_encoder *e, const struct godwit_base_view *view, uint64_t page,
 			     const void *host, uint64_t gap, enum godwit_page_claim claim,
-			     struct godwit_page_slot *slot)
+			     struct godwit_page_slot *slot, const struct godwit_ahead *ahead)
 {
 	uint8_t *state = &view->state[page];
 	bool was_zero = *state == GODWIT_BASE_ZERO;
@@ -259,7 +262,7 @@ static void save_by_old_page(struct godwit_encoder *e, const struct godwit_base_
 	if (claim == GODWIT_PAGE_NONE || (claim == GODWIT_PAGE_EMPTY && !was_zero)) {
 		uint8_t *copy = claim == GODWIT_PAGE_NONE ? e->copy : slot->page;
 
-		godwit_save_plain(host, copy, &save);
+		godwit_save_plain_ahead(host, copy, ahead, &save);
 		if (save.is_fill && !save.word) {
 			if (claim != GODWIT_PAGE_NONE)
 				godwit_page_cache_release(slot, GODWIT_PAGE_NO_KEY, view->round);
@@ -282,7 +285,7 @@ static void save_by_old_page(struct godwit_encoder *e, const struct godwit_base_
 
 	if (claim == GODWIT_PAGE_EMPTY)
 		memset(slot->page, 0, GODWIT_PAGE_BYTES);	/* what the destination has */
-	godwit_save_words(host, slot->page, e->out, &save);
+	godwit_save_words_ahead(host, slot->page, e->out, ahead, &save);
 	if (save.is_fill && !save.word) {
 		godwit_page_cache_release(slot, GODWIT_PAGE_NO_KEY, view->round);
 		*state = GODWIT_BASE_ZERO;
@@ -305,34 +308,18 @@ static void save_by_old_page(struct godwit_encoder *e, const struct godwit_base_
 	godwit_base_publish(view, page, slot);
 }
 
-static void save_without_base(struct godwit_encoder *e, const void *host, uint64_t gap)
+static void save_without_base(struct godwit_encoder *e, const void *host, uint64_t gap,
+			      const struct godwit_ahead *ahead)
 {
 	struct godwit_save save;
 
-	godwit_save_plain(host, e->out, &save);
+	godwit_save_plain_ahead(host, e->out, ahead, &save);
 	if (save.is_fill) {
 		put_fill(e, gap, save.word);
 	} else {
 		e->count[GODWIT_COUNT_MISSES]++;
 		put_whole(e, gap, e->out);
 	}
-}
-
-/* Into the second cache level, while the page before is worked on. */
-static void prefetch_page(const void *page)
-{
-	const char *line = page;
-
-	for (unsigned i = 0; i < GODWIT_PAGE_LINES; i++, line += GODWIT_LINE_BYTES)
-		__builtin_prefetch(line, 0, 2);
-}
-
-static void prefetch_row(const struct godwit_base_view *view, uint64_t page)
-{
-	const char *row = (const char *)godwit_base_row(view, page);
-
-	for (size_t at = 0; at < view->row_words * sizeof(uint64_t); at += GODWIT_LINE_BYTES)
-		__builtin_prefetch(row + at, 1, 2);
 }
 
 /* All pages of the batch into table and payload. */
@@ -348,30 +335,32 @@ static void save_pages(struct godwit_encoder *e, const struct godwit_batch *batc
 		uint64_t page = batch->page[i];
 		uint64_t gap = i ? page - batch->page[i - 1] - 1 : 0;
 		const void *host = batch->host[i];
+		struct godwit_ahead ahead = { host, NULL };	/* the last: nothing is ahead */
 
 		if (i + 1 < batch->nr_pages) {
 			uint64_t next = batch->page[i + 1];
 			unsigned to = (i + 1) & 1;
 
-			prefetch_page(batch->host[i + 1]);
+			ahead.guest = batch->host[i + 1];
 			if (view->kind == GODWIT_BASE_SIGNATURES) {
 				if (view->state[next] == GODWIT_BASE_KNOWN)
-					prefetch_row(view, next);
+					ahead.kept = godwit_base_row(view, next);
 			} else if (view->kind == GODWIT_BASE_PAGES) {
 				claim[to] = godwit_base_claim(view, next, &slot[to]);
 				if (claim[to] == GODWIT_PAGE_HIT)
-					prefetch_page(slot[to].page);
+					ahead.kept = slot[to].page;
 			}
 		}
 		switch (view->kind) {
 		case GODWIT_BASE_SIGNATURES:
-			save_by_signatures(e, view, page, host, gap);
+			save_by_signatures(e, view, page, host, gap, &ahead);
 			break;
 		case GODWIT_BASE_PAGES:
-			save_by_old_page(e, view, page, host, gap, claim[i & 1], &slot[i & 1]);
+			save_by_old_page(e, view, page, host, gap, claim[i & 1], &slot[i & 1],
+					 &ahead);
 			break;
 		default:
-			save_without_base(e, host, gap);
+			save_without_base(e, host, gap, &ahead);
 		}
 	}
 }
