@@ -105,6 +105,7 @@ struct godwit_rung godwit_ladder_rung(unsigned index);
 struct godwit_ladder {
 	struct godwit_ladder_kind {
 		float content;		/* how well the last blocks shrank, 1 = as the priors say */
+		float entropy;		/* what a failed search for matches leaves of content */
 		float slowness;		/* how slow the last blocks were, 1 = as the priors say */
 		struct {
 			float depth;	/* log2(bytes in / bytes out) at content 1 */

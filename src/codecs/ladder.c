@@ -45,6 +45,8 @@
 /* The content of a block is what it shrank to, but not above this: constant blocks are no guide. */
 #define CONTENT_MAX 4.0f
 
+#define ENTROPY_MAX 0.25f		/* see learn_entropy() */
+
 /*
  * Rungs that only look for matches, and rungs that code the literals by frequency as well: content
  * differs in what that is worth (a block of deltas: LZ4 1.4, zstd -1 1.5, zstd 1 1.9). Within the
@@ -88,6 +90,7 @@ void godwit_ladder_init(struct godwit_ladder *ladder)
 
 		k->content = 1;
 		k->slowness = 1;
+		k->entropy = ENTROPY_MAX;
 		for (unsigned i = 0; i < RUNGS; i++) {
 			k->rung[i].depth = priors[i].depth[kind];
 			k->rung[i].ns = priors[i].ns[kind];
@@ -209,6 +212,24 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned index, float seen
 	}
 }
 
+/*
+ * A block without matches may still shrink by a quarter where literals are coded by frequency (text in
+ * base64 does). So a rung of matches that failed says no less than this of the content, until a rung of
+ * frequencies has failed too, or several of matches have.
+ */
+static void learn_entropy(struct godwit_ladder_kind *k, enum family family, float seen)
+{
+	if (family == FREQUENCIES) {
+		k->entropy = godwit_clampf(k->content, 0, ENTROPY_MAX);
+	} else if (seen > 0) {
+		k->entropy = ENTROPY_MAX;
+	} else {
+		if (k->content < k->entropy)
+			k->content = k->entropy;
+		k->entropy *= 0.7f;
+	}
+}
+
 static void learn_time(struct godwit_ladder_kind *k, unsigned index, size_t in_bytes, float ns,
 		       bool is_comparison)
 {
@@ -235,6 +256,7 @@ void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned i
 		return;
 	seen = godwit_log2f((float)in_bytes / (float)out_bytes);
 	learn_depth(k, index, seen, is_comparison);
+	learn_entropy(k, priors[index].family, seen);
 	if (cpu_ns)
 		learn_time(k, index, in_bytes, (float)cpu_ns, is_comparison);
 	k->last = index;

@@ -6,9 +6,10 @@
  * does not wait cannot be helped any more. So the price follows the imbalance: workers idle -> dearer
  * bytes, heavier rungs; the link starved -> cheaper bytes, lighter rungs. It moves in octaves, for what
  * matters spans six powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
- * at 1 us a byte every block takes the heaviest rung. It begins at what the link's own speed says and never
- * rises far above that, so that the first milliseconds are near the mark and a mistake has a bound. The gain grows while the imbalance keeps its sign and
- * halves when it turns, so a far goal is reached in a dozen steps and a near one is not overshot for ever.
+ * at 1 us a byte every block takes the heaviest rung. It never rises far above what the link's own speed
+ * says (what a byte takes there, times the workers), so that a mistake has a bound. The gain grows while
+ * the imbalance keeps its sign and halves when it turns: a far goal is reached in a dozen steps, and a near
+ * one is not overshot for ever.
  *
  * That alone goes wrong where the link is not what holds the link up. A receiver that decodes slowly, or
  * a socket short of processor time, looks like a busy link: workers idle, rungs get heavier, and that
@@ -36,9 +37,11 @@ enum mode {
 
 #define OCTAVE_MIN 9.0		/* 0.5 ns a byte */
 #define OCTAVE_MAX 20.0		/* 1 us */
-#define OCTAVE_START 12.0	/* 4 ns: until the link's own speed is known, a step later */
+#define OCTAVE_START 14.0	/* 16 ns, zstd 1 or thereabouts, until the link's speed is known: too heavy
+				 * costs a few ms of worker time, too light the link 20 times that */
 #define OCTAVES_ABOVE 3.0	/* how far the price may rise above what the link's speed says */
-#define LINK_CREEP 0.02		/* octaves a step by which a link may turn out slower than it was */
+#define LINK_FALL 0.5		/* octaves a step by which the link may turn out quicker than thought: */
+#define LINK_RISE 0.1		/* and slower, per STEP_NS: a socket's buffer swallows the first megabyte at once */
 
 #define GAIN_MIN 0.05
 #define GAIN_MAX 4.0
@@ -122,8 +125,8 @@ static void move(struct godwit_price *p, double octaves)
 
 /*
  * What a byte takes on the link, times the workers that could have worked meanwhile: where neither is short,
- * that is its price. The quickest of late counts, for a slow receiver makes the link look slower the
- * heavier the rungs are.
+ * that is its price. It is followed quickly downwards and slowly upwards: a slow receiver makes the link
+ * look slower the heavier the rungs are.
  */
 static void learn_link(struct godwit_price *p, const struct godwit_price_input *sum, bool is_first)
 {
@@ -131,14 +134,9 @@ static void learn_link(struct godwit_price *p, const struct godwit_price_input *
 	double octave;
 
 	smooth(&p->link_ps_per_byte, ps_per_byte, is_first);
-	octave = clamp((double)godwit_log2f((float)(p->link_ps_per_byte * sum->workers + 1)), OCTAVE_MIN,
-		       OCTAVE_MAX);
-	if (is_first)
-		p->octave = octave;
-	if (is_first || octave < p->link_octave + LINK_CREEP)
-		p->link_octave = octave;
-	else
-		p->link_octave += LINK_CREEP;
+	octave = (double)godwit_log2f((float)(p->link_ps_per_byte * sum->workers + 1));
+	p->link_octave += clamp(octave - p->link_octave, -LINK_FALL,
+				LINK_RISE * (double)sum->span_ns / STEP_NS);
 	set_octave(p, p->octave);
 }
 
