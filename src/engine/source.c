@@ -36,253 +36,7 @@
 /* How often the price of a byte is looked at. */
 #define PRICE_STEP_NS 2000000u
 
-/* ---- in the worker ---- */
-
-static uint32_t encode_job(void *user, void *item)
-{
-	struct godwit_source_worker *w = user;
-	struct godwit_source *s = w->source;
-	struct godwit_job *job = item;
-	struct godwit_setup setup = godwit_setup_read(&s->setup);
-
-	/* Relaxed: a price a moment old is as good. */
-	godwit_encoder_choose(w->encoder, setup.rung, setup.is_auto,
-			      atomic_load_explicit(&s->price_ps, memory_order_relaxed));
-	job->err = godwit_encoder_run(w->encoder, &job->batch, job->number, &job->frame);
-	godwit_spsc_push(&w->done, &item, 1);
-	return godwit_spsc_count(&w->done);
-}
-
-/* ---- workers and jobs ---- */
-
-static struct godwit_source_worker *worker_at(const struct godwit_source *s, unsigned i)
-{
-	/* Relaxed: on the calling thread, which is the one to write it. */
-	return atomic_load_explicit(&s->worker[i], memory_order_relaxed);
-}
-
-static void give_back(struct godwit_source *s, struct godwit_job *job)
-{
-	job->next = s->free;
-	s->free = job;
-}
-
-static struct godwit_job *take_free(struct godwit_source *s)
-{
-	struct godwit_job *job = s->free;
-
-	s->free = job->next;
-	return job;
-}
-
-static int add_jobs(struct godwit_source *s, unsigned want)
-{
-	while (s->nr_jobs < want) {
-		struct godwit_job *job = godwit_arena_alloc_zero(&s->arena, sizeof(*job));
-		int err = job ? godwit_frame_buffer_alloc(&s->arena, &job->frame) : -ENOMEM;
-
-		if (err)
-			return err;
-		give_back(s, job);
-		s->nr_jobs++;
-	}
-	return 0;
-}
-
-static int create_worker(struct godwit_source *s, unsigned i)
-{
-	struct godwit_source_worker *w = godwit_arena_alloc_zero(&s->arena, sizeof(*w));
-	char name[24];			/* cut to what a thread may be called */
-	int err;
-
-	if (!w)
-		return -ENOMEM;
-	snprintf(name, sizeof(name), "godwit-enc-%u", i);
-	godwit_worker_init(&w->worker, name, encode_job, w, &s->bell);
-	godwit_spsc_init(&w->done, w->done_slots, GODWIT_WORKER_RING_LOG2);
-	w->source = s;
-	err = godwit_encoder_create_in(&s->arena, s->base, &w->encoder);
-	if (err)
-		return err;
-	/* Release, meets the acquire in source_stats.c: the worker is whole when it is seen. */
-	atomic_store_explicit(&s->worker[i], w, memory_order_release);
-	return 0;
-}
-
-static int start_worker(struct godwit_source *s, unsigned i, uint32_t spin_ns)
-{
-	int err = worker_at(s, i) ? 0 : create_worker(s, i);
-
-	if (err)
-		return err;
-	pthread_mutex_lock(&s->stats_lock);
-	err = godwit_worker_start(&worker_at(s, i)->worker, spin_ns);
-	pthread_mutex_unlock(&s->stats_lock);
-	return err;
-}
-
-/* Near the RAM, once there is RAM; where a sandbox refuses, workers run where they do, said once. */
-static void place_workers(struct godwit_source *s)
-{
-	for (unsigned i = 0; s->place && i < s->asked_workers; i++) {
-		int err = godwit_worker_bind(&worker_at(s, i)->worker,
-					     godwit_placement_cpu(&s->placement, i));
-
-		if (!err)
-			continue;
-		godwit_log(s, GODWIT_LOG_WARN, "workers: binding to processors is refused (%s), they run "
-			   "anywhere", strerror(-err));
-		s->place = 0;
-	}
-}
-
-static void stop_worker(struct godwit_source *s, unsigned i)
-{
-	pthread_mutex_lock(&s->stats_lock);
-	godwit_worker_stop(&worker_at(s, i)->worker);
-	pthread_mutex_unlock(&s->stats_lock);
-}
-
-/* More threads are started at once; fewer are fed, and end when they are empty (see reap). */
-static int set_workers(struct godwit_source *s, unsigned want)
-{
-	uint32_t spin_ns = godwit_worker_spin_ns(want);
-	int err = add_jobs(s, want * GODWIT_JOBS_PER_WORKER + 2);
-
-	for (unsigned i = 0; !err && i < want; i++) {
-		if (worker_at(s, i) && worker_at(s, i)->worker.is_running)
-			continue;
-		err = start_worker(s, i, spin_ns);
-	}
-	if (err) {
-		/* Fewer than asked: go on with those that run, if any do. */
-		for (want = 0; worker_at(s, want) && worker_at(s, want)->worker.is_running;)
-			want++;
-		godwit_log(s, GODWIT_LOG_WARN, "workers: cannot start another (%s), using %u",
-			   strerror(-err), want);
-	}
-	s->spin_ns = spin_ns;
-	s->asked_workers = want;
-	for (unsigned i = want; i < s->nr_workers; i++) {
-		if (!worker_at(s, i)->in_flight)
-			stop_worker(s, i);
-	}
-	if (want > s->nr_workers)
-		s->nr_workers = want;
-	/* Relaxed: a figure, and for the prediction. */
-	atomic_store_explicit(&s->active_workers, want, memory_order_relaxed);
-	return want ? 0 : err;
-}
-
-/* To the end of the line of those that wait to be collected. */
-static void finish(struct godwit_source *s, struct godwit_job *job)
-{
-	job->next = NULL;
-	*s->finished_tail = job;
-	s->finished_tail = &job->next;
-	s->finished_bytes += job->frame.frame_bytes;
-}
-
-/* Take back what workers have finished. */
-static void reap(struct godwit_source *s)
-{
-	void *items[1 << GODWIT_WORKER_RING_LOG2];
-
-	for (unsigned i = 0; i < s->nr_workers; i++) {
-		struct godwit_source_worker *w = worker_at(s, i);
-		unsigned n;
-
-		if (!w->in_flight)
-			continue;
-		n = godwit_spsc_pop(&w->done, items, 1 << GODWIT_WORKER_RING_LOG2);
-		for (unsigned j = 0; j < n; j++) {
-			struct godwit_job *job = items[j];
-
-			if (job->err) {
-				s->failed = job->err;
-				give_back(s, job);
-			} else {
-				finish(s, job);
-			}
-		}
-		w->in_flight -= n;
-		s->in_flight -= n;
-		if (i >= s->asked_workers && !w->in_flight && w->worker.is_running)
-			stop_worker(s, i);
-	}
-}
-
-/* The worker with the least to do. One that sleeps counts as having one and a half: a wake costs
- * microseconds, and one that runs gets to a second batch at once. NULL when all are at their depth. */
-static struct godwit_source_worker *least_loaded(struct godwit_source *s)
-{
-	struct godwit_source_worker *best = NULL;
-	unsigned best_load = ~0u;
-
-	for (unsigned i = 0; i < s->asked_workers; i++) {
-		struct godwit_source_worker *w = worker_at(s, (s->turn + i) % s->asked_workers);
-		unsigned load = 2 * w->in_flight;
-
-		if (w->in_flight >= GODWIT_DEPTH)
-			continue;
-		if (!w->in_flight && godwit_doorbell_has_sleeper(&w->worker.bell))
-			load = 3;
-		if (load < best_load) {
-			best = w;
-			best_load = load;
-		}
-	}
-	s->turn++;
-	return best;
-}
-
-static bool submit_open(struct godwit_source *s)
-{
-	uint64_t start_ns = godwit_now_ns();
-	struct godwit_source_worker *w = least_loaded(s);
-
-	if (!w) {
-		reap(s);
-		w = least_loaded(s);
-	}
-	if (w) {
-		s->open->number = s->next_number++;
-		w->in_flight++;
-		s->in_flight++;
-		if (godwit_worker_give(&w->worker, s->open))
-			godwit_count(&s->counters, GODWIT_COUNT_WAKES, 1);
-		s->open = NULL;
-	}
-	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - start_ns);
-	return w != NULL;
-}
-
 /* ---- waiting, and not waiting ---- */
-
-static bool something_done(void *arg)
-{
-	const struct godwit_source *s = arg;
-
-	for (unsigned i = 0; i < s->nr_workers; i++) {
-		const struct godwit_source_worker *w = worker_at(s, i);
-
-		if (w->in_flight && godwit_spsc_count(&w->done))
-			return true;
-	}
-	return false;
-}
-
-static void wait_for_workers(struct godwit_source *s)
-{
-	uint64_t start_ns = godwit_now_ns(), waited_ns;
-
-	godwit_doorbell_wait_at(&s->bell, GODWIT_WAKE_AT, something_done, s, s->spin_ns, -1);
-	waited_ns = godwit_now_ns() - start_ns;
-	godwit_count(&s->counters, GODWIT_COUNT_WAITS, 1);
-	godwit_count(&s->counters, GODWIT_COUNT_WAIT_NS, waited_ns);
-	s->starved_ns += waited_ns;
-	reap(s);
-}
 
 /*
  * Would the caller have sent raw pages for longer than a worker takes for as many? Only asked when the
@@ -301,7 +55,7 @@ static bool raw_is_quicker(const struct godwit_source *s, const struct godwit_se
 /* No worker will take the open batch, or there is no job to open: what shall the caller do? OK: try again. */
 static int back_pressure(struct godwit_source *s, bool may_be_busy, struct godwit_error *error)
 {
-	reap(s);
+	godwit_source_reap(s);
 	if (s->failed) {
 		godwit_error_set(error, "a worker could not encode a batch: %s", strerror(-s->failed));
 		return -EIO;
@@ -320,7 +74,7 @@ static int back_pressure(struct godwit_source *s, bool may_be_busy, struct godwi
 		if (raw_is_quicker(s, &setup))
 			return GODWIT_QUEUE_BUSY;
 	}
-	wait_for_workers(s);
+	godwit_source_wait(s);
 	return GODWIT_QUEUE_OK;
 }
 
@@ -355,7 +109,7 @@ static void lay_out(struct godwit_source *s, const struct godwit_setup *setup)
 
 	s->laid_out = *setup;
 	s->blocks_changed = false;
-	place_workers(s);
+	godwit_source_place_workers(s);
 	if (err)
 		godwit_log(s, GODWIT_LOG_WARN, "%s", error.text);
 	if (godwit_base_describe(s->base, line, sizeof(line)))
@@ -372,8 +126,8 @@ static void follow_setup(struct godwit_source *s)
 
 	if (setup.workers != s->followed_workers) {
 		s->followed_workers = setup.workers;
-		set_workers(s, setup.workers);
-		place_workers(s);
+		godwit_source_set_workers(s, setup.workers);
+		godwit_source_place_workers(s);
 	}
 	if (is_still(s) && (s->blocks_changed || setup.base != s->laid_out.base ||
 			      setup.base_bytes != s->laid_out.base_bytes))
@@ -393,7 +147,7 @@ static bool fits_open(const struct godwit_source *s, uint32_t id, uint64_t page)
 static void open_batch(struct godwit_source *s, uint32_t id)
 {
 	follow_setup(s);
-	s->open = take_free(s);
+	s->open = godwit_source_take_free(s);
 	s->open->batch.block = id;
 	s->open->batch.nr_pages = 0;
 }
@@ -422,7 +176,7 @@ int godwit_source_queue(struct godwit_source *s, uint32_t id, uint64_t page, con
 	while (!s->open || !fits_open(s, id, page)) {
 		int got;
 
-		if (s->open && submit_open(s))
+		if (s->open && godwit_source_submit(s))
 			continue;
 		if (!s->open && s->free) {
 			open_batch(s, id);
@@ -438,7 +192,7 @@ int godwit_source_queue(struct godwit_source *s, uint32_t id, uint64_t page, con
 	batch->page[batch->nr_pages] = page;
 	batch->host[batch->nr_pages] = host;
 	if (++batch->nr_pages == GODWIT_BATCH_PAGES)
-		submit_open(s);		/* if none takes it now, the next call sees to it */
+		godwit_source_submit(s);		/* if none takes it now, the next call sees to it */
 	return GODWIT_QUEUE_OK;
 }
 
@@ -450,13 +204,13 @@ static void put_head(struct godwit_source *s, struct godwit_job *job)
 	job->frame.frame_bytes = GODWIT_HEAD_BYTES;
 	job->frame.checksum = 0;
 	job->batch.nr_pages = 0;	/* no frame of pages */
-	finish(s, job);
+	godwit_source_finish(s, job);
 	godwit_count(&s->counters, GODWIT_COUNT_WIRE_BYTES, GODWIT_HEAD_BYTES);
 }
 
 static void put_drain_frame(struct godwit_source *s)
 {
-	struct godwit_job *job = take_free(s);	/* all are free here */
+	struct godwit_job *job = godwit_source_take_free(s);	/* all are free here */
 
 	godwit_drain_frame_put(job->frame.mem, s->undrained_frames, s->undrained_sum);
 	s->undrained_frames = 0;
@@ -470,7 +224,7 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 
 	if (s->collected || iovs <= 0)
 		return 0;
-	reap(s);
+	godwit_source_reap(s);
 	if (!force && !s->must_collect && s->finished_bytes < GODWIT_COLLECT_BYTES)
 		return 0;
 	while (s->finished && n < iovs && s->collected_bytes < COLLECT_MOST_BYTES) {
@@ -569,7 +323,7 @@ void godwit_source_release(struct godwit_source *s)
 		struct godwit_job *job = s->collected;
 
 		s->collected = job->next;
-		give_back(s, job);
+		godwit_source_give_back(s, job);
 	}
 	s->collected_bytes = 0;
 	s->collected_pages = 0;
@@ -579,14 +333,14 @@ void godwit_source_release(struct godwit_source *s)
 int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)
 {
 	for (;;) {
-		if (s->open && !submit_open(s)) {
+		if (s->open && !godwit_source_submit(s)) {
 			int got = back_pressure(s, false, error);
 
 			if (got != GODWIT_QUEUE_OK)
 				return got;
 			continue;
 		}
-		reap(s);
+		godwit_source_reap(s);
 		if (s->failed)
 			return back_pressure(s, false, error);
 		if (s->finished_bytes >= GODWIT_COLLECT_BYTES || (s->finished && !s->in_flight)) {
@@ -594,7 +348,7 @@ int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)
 			return GODWIT_QUEUE_COLLECT;
 		}
 		if (s->in_flight) {
-			wait_for_workers(s);
+			godwit_source_wait(s);
 			continue;
 		}
 		if (s->collected) {
@@ -696,7 +450,7 @@ static int create_base(struct godwit_source *s, struct godwit_error *error)
 
 static void send_stream_header(struct godwit_source *s)
 {
-	struct godwit_job *job = take_free(s);
+	struct godwit_job *job = godwit_source_take_free(s);
 
 	godwit_stream_header_put(job->frame.mem);
 	put_head(s, job);
@@ -746,7 +500,7 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	err = create_base(s, error);
 	if (err)
 		goto fini_setup;
-	err = set_workers(s, setup.workers);
+	err = godwit_source_set_workers(s, setup.workers);
 	if (err)
 		goto stop_workers;
 	s->followed_workers = setup.workers;
@@ -756,8 +510,8 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	return 0;
 
 stop_workers:
-	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && worker_at(s, i); i++)
-		godwit_worker_stop(&worker_at(s, i)->worker);
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && godwit_source_worker_at(s, i); i++)
+		godwit_worker_stop(&godwit_source_worker_at(s, i)->worker);
 	godwit_base_destroy(s->base);
 fini_setup:
 	godwit_setup_box_fini(&s->setup);
@@ -777,9 +531,9 @@ void godwit_source_destroy(struct godwit_source *s)
 
 	if (!s)
 		return;
-	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && worker_at(s, i); i++) {
-		godwit_worker_stop(&worker_at(s, i)->worker);
-		godwit_encoder_destroy_in(worker_at(s, i)->encoder);
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && godwit_source_worker_at(s, i); i++) {
+		godwit_worker_stop(&godwit_source_worker_at(s, i)->worker);
+		godwit_encoder_destroy_in(godwit_source_worker_at(s, i)->encoder);
 	}
 	godwit_base_destroy(s->base);
 	godwit_setup_box_fini(&s->setup);

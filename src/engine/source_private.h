@@ -2,7 +2,7 @@
 #ifndef GODWIT_SOURCE_PRIVATE_H
 #define GODWIT_SOURCE_PRIVATE_H
 
-/* source_private.h - what source.c (the way of a page) and source_stats.c (what is shown of it) share */
+/* source_private.h - what source.c (the way of a page), source_workers.c and source_stats.c share */
 
 #include <pthread.h>
 
@@ -119,6 +119,52 @@ struct godwit_source {
 	uint32_t rounds;
 	struct godwit_cost cost[GODWIT_COSTS];
 };
+
+static inline struct godwit_source_worker *godwit_source_worker_at(const struct godwit_source *s, unsigned i)
+{
+	/* Relaxed: on the calling thread, which is the one to write it. */
+	return atomic_load_explicit(&s->worker[i], memory_order_relaxed);
+}
+
+static inline void godwit_source_give_back(struct godwit_source *s, struct godwit_job *job)
+{
+	job->next = s->free;
+	s->free = job;
+}
+
+static inline struct godwit_job *godwit_source_take_free(struct godwit_source *s)
+{
+	struct godwit_job *job = s->free;
+
+	s->free = job->next;
+	return job;
+}
+
+/* To the end of the line of those that wait to be collected. */
+static inline void godwit_source_finish(struct godwit_source *s, struct godwit_job *job)
+{
+	job->next = NULL;
+	*s->finished_tail = job;
+	s->finished_tail = &job->next;
+	s->finished_bytes += job->frame.frame_bytes;
+}
+
+/* ---- source_workers.c: the calling thread's dealings with its workers ---- */
+
+/* More threads start at once; of more than wanted the last are not fed any longer. 0 unless none runs. */
+int godwit_source_set_workers(struct godwit_source *source, unsigned want);
+
+/* Near the RAM, once there is RAM. */
+void godwit_source_place_workers(struct godwit_source *source);
+
+/* The open batch to the worker with the least to do; false: all have as much as they may. */
+bool godwit_source_submit(struct godwit_source *source);
+
+/* Take back what workers have finished; and sleep until there is something. */
+void godwit_source_reap(struct godwit_source *source);
+void godwit_source_wait(struct godwit_source *source);
+
+/* ---- source_stats.c ---- */
 
 void godwit_log(const struct godwit_source *source, enum godwit_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
