@@ -64,12 +64,13 @@ libhwloc-dev have_module hwloc
 libjson-c-dev have_module json-c
 libjemalloc-dev have_archive libjemalloc_pic.a"
 
+# python3 and strace: the end to end tests read JSON, and count system calls.
 needs_tests="
-libcriterion-dev have_module criterion"
-
-# python3: some end to end tests read JSON with it, and are skipped by ./check where it is not there.
-needs_ci="
+libcriterion-dev have_module criterion
 python3 have_command python3
+strace have_command strace"
+
+needs_ci="
 clang have_command clang
 libclang-rt-dev have_fuzzer
 g++ have_cxx
