@@ -85,7 +85,7 @@ static void print_pages(const struct totals *t, const struct migrate_options *o,
 		fprintf(file, "; misses %.1f %%, overflow %llu\n", s->base_miss_rate * 100,
 			(unsigned long long)s->overflow);
 	fprintf(file, "rung: %s (%s); compression rate %.2f; delta rate %.1f\n", s->rung,
-		o->params.rung ? "fixed" : "auto", s->compression_rate, s->delta_rate);
+		o->params.rung && strcmp(o->params.rung, "auto") ? "fixed" : "auto", s->compression_rate, s->delta_rate);
 }
 
 static void print_wire(const struct totals *t, const struct outcome *out, FILE *file)
