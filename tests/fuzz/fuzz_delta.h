@@ -14,6 +14,9 @@
 
 #include "xbzrle/xbzrle.h"
 
+/* libFuzzer calls it; it has no header. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes);
+
 #define FUZZ_PAGE 4096u
 #define FUZZ_INPUT_BYTES (16 * FUZZ_PAGE)
 
