@@ -44,8 +44,8 @@ enum mode {
 #define LINK_RISE 0.1		/* and slower, per STEP_NS: a socket's buffer swallows the first megabyte at once */
 
 #define GAIN_MIN 0.05
-#define GAIN_MAX 4.0
-#define MOVE_MAX 2.0		/* octaves a step */
+#define GAIN_MAX 2.0
+#define MOVE_MAX 1.0		/* octaves a step */
 #define DEAD_BAND 0.02		/* waits of a batch at a drain are no imbalance */
 
 /* A step is taken once this much is known, or this much time has passed. */
