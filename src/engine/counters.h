@@ -58,6 +58,16 @@ static inline void godwit_count(struct godwit_counters *counters, enum godwit_co
 	atomic_store_explicit(&counters->of[which], old + more, memory_order_relaxed);
 }
 
+/* What a job counted in plain numbers, all at its end. */
+static inline void godwit_counters_add(struct godwit_counters *counters,
+				       const uint64_t count[GODWIT_COUNTERS])
+{
+	for (unsigned i = 0; i < GODWIT_COUNTERS; i++) {
+		if (count[i])
+			godwit_count(counters, i, count[i]);
+	}
+}
+
 /* Add a set to plain sums. */
 static inline void godwit_counters_sum(const struct godwit_counters *counters,
 				       uint64_t sum[GODWIT_COUNTERS])

@@ -463,10 +463,7 @@ int godwit_decoder_run(struct godwit_decoder *d, const void *frame, size_t frame
 	count_blocks(d, count);
 	count[GODWIT_COUNT_FRAMES] = 1;
 	count[GODWIT_COUNT_WIRE_BYTES] = frame_bytes;
-	for (unsigned i = 0; i < GODWIT_COUNTERS; i++) {
-		if (count[i])
-			godwit_count(&d->counters, i, count[i]);
-	}
+	godwit_counters_add(&d->counters, count);
 	return 0;
 }
 

@@ -558,10 +558,7 @@ int godwit_encoder_run(struct godwit_encoder *e, const struct godwit_batch *batc
 		table_put(e, &e->fold, sizeof(e->fold));
 	store_payload(e, batch, number, buffer);
 
-	for (unsigned i = 0; i < GODWIT_COUNTERS; i++) {
-		if (e->count[i])
-			godwit_count(&e->counters, i, e->count[i]);
-	}
+	godwit_counters_add(&e->counters, e->count);
 	return 0;
 }
 

@@ -18,7 +18,6 @@
  *  - the base's tables and the set of blocks change only when drained.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/base.h"
@@ -252,16 +251,12 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 }
 
 /* What the links and the workers did since the last step becomes the price of a byte. */
-static void step_price(struct godwit_source *s, uint64_t now_ns)
+static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTERS], uint64_t now_ns)
 {
-	uint64_t sum[GODWIT_COUNTERS] = { 0 };
 	struct godwit_price_input input = { .workers = s->asked_workers };
 	struct godwit_price_marks *marks = &s->marks;
 
 	input.span_ns = now_ns - s->stepped_at_ns;
-	if (input.span_ns < PRICE_STEP_NS)
-		return;
-	godwit_source_sum(s, sum);
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
 	input.link_starved_ns = s->starved_ns;
 	input.worker_idle_ns = sum[GODWIT_COUNT_IDLE_NS] - marks->idle_ns;
@@ -290,15 +285,12 @@ static void step_price(struct godwit_source *s, uint64_t now_ns)
 }
 
 /* What a byte takes on the link, and a page in a worker, for raw_is_quicker(): slow averages. */
-static void learn_speeds(struct godwit_source *s, uint64_t written_ns)
+static void learn_speeds(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTERS], uint64_t written_ns)
 {
 	double ns_per_byte = (double)written_ns / (double)s->collected_bytes;
-	uint64_t sum[GODWIT_COUNTERS] = { 0 };
-	uint64_t frames;
+	uint64_t frames = sum[GODWIT_COUNT_FRAMES];
 
 	s->link_ns_per_byte += (ns_per_byte - s->link_ns_per_byte) / (s->link_ns_per_byte > 0 ? 16 : 1);
-	godwit_source_sum(s, sum);
-	frames = sum[GODWIT_COUNT_FRAMES];
 	if (frames)
 		s->encode_ns_per_page = (double)sum[GODWIT_COUNT_WALL_NS] /
 					(double)(frames * GODWIT_BATCH_PAGES);
@@ -316,8 +308,11 @@ void godwit_source_release(struct godwit_source *s)
 	s->written_bytes += s->collected_bytes;
 	s->written_pages += s->collected_pages;
 	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS) {
-		learn_speeds(s, written_ns);
-		step_price(s, now_ns);
+		uint64_t sum[GODWIT_COUNTERS] = { 0 };
+
+		godwit_source_sum(s, sum);
+		learn_speeds(s, sum, written_ns);
+		step_price(s, sum, now_ns);
 	}
 	while (s->collected) {
 		struct godwit_job *job = s->collected;
