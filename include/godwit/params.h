@@ -44,6 +44,9 @@ struct godwit_params {
 };
 #define GODWIT_PARAMS_INIT { .size = sizeof(struct godwit_params) }
 
+/* Would a source take these? 0, or -EINVAL or -E2BIG with the reason. Any thread; needs no source. */
+GODWIT_API int godwit_params_check(const struct godwit_params *params, struct godwit_error *error);
+
 #ifdef __cplusplus
 }
 #endif

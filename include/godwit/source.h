@@ -101,6 +101,13 @@ GODWIT_API int godwit_source_collect(struct godwit_source *source, int force, st
 GODWIT_API void godwit_source_release(struct godwit_source *source);
 
 /*
+ * [S] For the last wait_ns the caller neither queued nor wrote, because its share of the link was used
+ * up (a bandwidth limit kept outside of the writes). Counts as time that the link was busy: without it,
+ * rung auto takes a capped link for a fast one. Taken into account at the next release.
+ */
+GODWIT_API void godwit_source_held_back(struct godwit_source *source, uint64_t wait_ns);
+
+/*
  * [S] Send out what is queued. COLLECT as long as there are frames to write; OK once nothing is queued,
  * nothing is in flight and all was collected and released. The last piece is a drain frame by which
  * the destination knows that it has seen every frame before it.

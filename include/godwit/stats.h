@@ -79,7 +79,7 @@ struct godwit_stats {
 	uint64_t wakes;			/* futex wakes of workers */
 	uint64_t waits;			/* times the caller slept because every ring was full */
 	uint64_t wait_ns;		/* for how long */
-	uint64_t collect_ns;		/* from collect to release: the caller writing */
+	uint64_t collect_ns;		/* from collect to release: the caller writing; and held back */
 
 	/* Now. */
 	uint32_t workers;

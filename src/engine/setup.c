@@ -70,6 +70,13 @@ int godwit_setup_parse(const struct godwit_params *from, struct godwit_setup *se
 	return 0;
 }
 
+int godwit_params_check(const struct godwit_params *params, struct godwit_error *error)
+{
+	struct godwit_setup setup;
+
+	return godwit_setup_parse(params, &setup, error);
+}
+
 static struct godwit_setup *copy_of(struct godwit_arena *arena, const struct godwit_setup *setup)
 {
 	struct godwit_setup *copy = godwit_arena_alloc(arena, sizeof(*copy));

@@ -303,7 +303,8 @@ void godwit_source_release(struct godwit_source *s)
 	if (!s->collected)
 		return;
 	now_ns = godwit_now_ns();
-	written_ns = now_ns - s->collected_at_ns;
+	written_ns = now_ns - s->collected_at_ns + s->held_ns;
+	s->held_ns = 0;
 	godwit_count(&s->counters, GODWIT_COUNT_COLLECT_NS, written_ns);
 	s->written_bytes += s->collected_bytes;
 	s->written_pages += s->collected_pages;
@@ -323,6 +324,11 @@ void godwit_source_release(struct godwit_source *s)
 	s->collected_bytes = 0;
 	s->collected_pages = 0;
 	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - now_ns);
+}
+
+void godwit_source_held_back(struct godwit_source *s, uint64_t wait_ns)
+{
+	s->held_ns += wait_ns;
 }
 
 int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)

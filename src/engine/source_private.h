@@ -109,6 +109,7 @@ struct godwit_source {
 	struct godwit_price_marks marks;
 	uint64_t stepped_at_ns;
 	uint64_t starved_ns;
+	uint64_t held_ns;		/* by the caller's bandwidth limit, since the last release */
 	double link_ns_per_byte;	/* 0: not known yet */
 	double encode_ns_per_page;
 	struct godwit_counters counters;

@@ -384,6 +384,7 @@ static void check_refused(struct pair *pair, const struct godwit_params *params,
 
 	cr_assert_eq(godwit_source_set_params(pair->source, params, &error), err, "%s", word);
 	cr_assert_neq(strstr(error.text, word), NULL, "'%s' does not name %s", error.text, word);
+	cr_assert_eq(godwit_params_check(params, &error), err, "%s, without a source", word);
 }
 
 Test(source, refuses_wrong_parameters_with_the_reason_and_changes_nothing)
@@ -418,6 +419,8 @@ Test(source, refuses_wrong_parameters_with_the_reason_and_changes_nothing)
 	bad = good;
 	bad.reserved = 1;
 	check_refused(&pair, &bad, -EINVAL, "reserved");
+
+	cr_assert_eq(godwit_params_check(&good, NULL), 0);
 
 	pair_send_all(&pair);
 	stats = pair_stats(&pair);
@@ -748,6 +751,31 @@ Test(source, predicts_from_what_pages_have_cost)
 	cr_assert_leq(few.wire_bytes, 100 * PAGE * 3 / 2);
 	cr_assert_gt(few.encode_ns, 0);
 	cr_assert_gt(many.wire_bytes, 9 * few.wire_bytes);
+	pair_close(&pair);
+}
+
+/* A caller that keeps its bandwidth limit outside of its writes: to the engine, a link that is slow. */
+Test(source, counts_the_time_that_the_caller_was_held_back_as_the_link_being_busy)
+{
+	struct godwit_params params = params_with("none", GODWIT_BASE_OFF);
+	const uint64_t held_ns = 3600ull * 1000000000u;
+	struct godwit_stats before, after;
+	struct pair_block *block;
+	struct pair pair;
+
+	pair_open(&pair, &params);
+	block = pair_add_block(&pair, 0, 64);
+	memset(block->guest, 1, 64 * PAGE);
+	pair_send_all(&pair);
+	before = pair_stats(&pair);
+	godwit_source_held_back(pair.source, held_ns);
+	pair_send_all(&pair);
+	after = pair_stats(&pair);
+	cr_assert_lt(before.collect_ns, held_ns, "an hour in which nothing was written");
+	cr_assert_geq(after.collect_ns, held_ns);
+	pair_send_all(&pair);
+	after = pair_stats(&pair);
+	cr_assert_lt(after.collect_ns, 2 * held_ns, "counted twice");
 	pair_close(&pair);
 }
 
