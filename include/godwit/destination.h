@@ -29,12 +29,25 @@ extern "C" {
  */
 struct godwit_destination;
 
+/*
+ * Pages that guest memory now has, after each frame and for every kind of page (those that were the same
+ * already, too): for a caller that keeps a bitmap of what it has received. pages[] are nr_pages page
+ * numbers of the block, ascending, valid during the call.
+ *
+ * Threads: called by the workers, several at once, never two with the same page between two drains. What
+ * it did is visible to the loader once a drain frame, or godwit_destination_drain(), has returned. It
+ * must not call back into the destination, and a worker does nothing else meanwhile.
+ */
+typedef void (*godwit_applied_fn)(void *user, uint32_t block, const uint64_t *pages, uint32_t nr_pages);
+
 struct godwit_destination_options {
 	size_t size;
 	uint32_t workers;		/* 0 = from the processors allowed */
 	uint32_t place;			/* 1: bind workers near the RAM (hwloc) */
 	godwit_log_fn log;
 	void *log_user;
+	godwit_applied_fn applied;	/* may be NULL */
+	void *applied_user;
 };
 #define GODWIT_DESTINATION_OPTIONS_INIT { .size = sizeof(struct godwit_destination_options) }
 

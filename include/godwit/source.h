@@ -33,7 +33,9 @@ extern "C" {
  *	writev(fd, iov, n);
  *	godwit_source_release(s);
  *
- * A page must not be queued twice between two drains: its newer version could overtake the older.
+ * A page must not be queued twice between two drains: its newer version could overtake the older. Any
+ * other order will do. Ascending pages of one block fill a batch, which is cheapest; a page below the last
+ * one, or of another block, opens the next batch.
  */
 struct godwit_source;
 

@@ -548,6 +548,15 @@ int godwit_decode(struct godwit_decoder *d, const void *frame, size_t frame_byte
 	return err;
 }
 
+uint32_t godwit_decoder_pages(const struct godwit_decoder *d, uint32_t *block_ret,
+			      uint64_t pages_ret[GODWIT_BATCH_PAGES])
+{
+	*block_ret = d->head.block;
+	for (unsigned i = 0; i < d->head.nr_pages; i++)
+		pages_ret[i] = d->todo[i].page;
+	return d->head.nr_pages;
+}
+
 int godwit_decoder_stats(const struct godwit_decoder *d, struct godwit_stats *out)
 {
 	struct godwit_stats stats = { .workers = 1 };

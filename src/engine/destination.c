@@ -48,6 +48,8 @@ struct godwit_destination {
 	struct godwit_arena *arena;
 	godwit_log_fn log;
 	void *log_user;
+	godwit_applied_fn applied;
+	void *applied_user;
 	struct godwit_ram *ram;
 	struct destination_worker **worker;
 	uint32_t nr_workers;
@@ -104,17 +106,29 @@ static int failed(struct godwit_destination *d, struct godwit_error *error)
 
 /* ---- in the worker ---- */
 
+static void decode(struct destination_worker *w, const struct buffer *buffer)
+{
+	struct godwit_destination *d = w->destination;
+	uint64_t pages[GODWIT_BATCH_PAGES];
+	struct godwit_error error;
+	uint32_t block, nr_pages;
+
+	if (godwit_decoder_run(w->decoder, buffer->frame, buffer->bytes, &error)) {
+		fail(d, &error);
+	} else if (d->applied) {
+		nr_pages = godwit_decoder_pages(w->decoder, &block, pages);
+		d->applied(d->applied_user, block, pages, nr_pages);
+	}
+}
+
 static uint32_t decode_buffer(void *user, void *item)
 {
 	struct destination_worker *w = user;
 	struct godwit_destination *d = w->destination;
-	struct buffer *buffer = item;
-	struct godwit_error error;
 
 	/* Relaxed: to stop early; frames between a bad one and here may be applied or not. */
-	if (atomic_load_explicit(&d->failure, memory_order_relaxed) == SOUND &&
-	    godwit_decoder_run(w->decoder, buffer->frame, buffer->bytes, &error))
-		fail(d, &error);
+	if (atomic_load_explicit(&d->failure, memory_order_relaxed) == SOUND)
+		decode(w, item);
 	godwit_mpmc_push(&d->done, &item, 1);
 	return godwit_mpmc_count(&d->done);
 }
@@ -448,6 +462,8 @@ int godwit_destination_create(const struct godwit_destination_options *from,
 	d->arena = arena;
 	d->log = options.log;
 	d->log_user = options.log_user;
+	d->applied = options.applied;
+	d->applied_user = options.applied_user;
 	d->place = options.place;
 	godwit_placement_init(&d->placement);
 	d->nr_workers = options.workers ? options.workers : godwit_topology_default_workers();

@@ -237,6 +237,8 @@ Test(batch, refuses_batches_that_are_not_ascending_or_not_in_the_block)
 	const void *frame;
 	size_t frame_bytes;
 	struct single s;
+	uint64_t pages[GODWIT_BATCH_PAGES];
+	uint32_t block;
 
 	single_open(&s);
 	batch = first_pages(&s, 2);
@@ -254,6 +256,10 @@ Test(batch, refuses_batches_that_are_not_ascending_or_not_in_the_block)
 	batch.page[1] = PAGES - 1;
 	cr_assert_eq(godwit_encode(s.encoder, &batch, 0, &frame, &frame_bytes), 0);
 	cr_assert_eq(godwit_decode(s.decoder, frame, frame_bytes, NULL), 0);
+	cr_assert_eq(godwit_decoder_pages(s.decoder, &block, pages), 2);
+	cr_assert_eq(block, BLOCK);
+	cr_assert_eq(pages[0], 0);
+	cr_assert_eq(pages[1], PAGES - 1);
 	single_close(&s);
 }
 

@@ -8,6 +8,7 @@
  * again, as a hostile peer would. Guest memory lies between unmapped pages.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "engine/frame.h"
@@ -136,17 +137,53 @@ static void unguard(struct guarded *g)
 struct sink {
 	struct pair pair;	/* its receiving side alone */
 	struct guarded ram;
+	_Atomic uint32_t applied[PAGES];	/* times that each was said to be there */
+	_Atomic uint32_t misapplied;	/* calls that were not as promised */
 };
+
+/* Called by workers: what is wrong is counted here and asserted by the test. */
+static void count_applied(void *user, uint32_t block, const uint64_t *pages, uint32_t nr_pages)
+{
+	struct sink *sink = user;
+
+	if (block != BLOCK || !nr_pages || nr_pages > GODWIT_BATCH_PAGES)
+		atomic_fetch_add(&sink->misapplied, 1);
+	for (uint32_t i = 0; i < nr_pages; i++) {
+		if (pages[i] >= PAGES || (i && pages[i] <= pages[i - 1]))
+			atomic_fetch_add(&sink->misapplied, 1);
+		else
+			atomic_fetch_add(&sink->applied[pages[i]], 1);
+	}
+}
+
+static uint32_t sum_applied(struct sink *sink)
+{
+	uint32_t sum = 0;
+
+	for (unsigned page = 0; page < PAGES; page++)
+		sum += atomic_load(&sink->applied[page]);
+	return sum;
+}
+
+static void check_applied(struct sink *sink, uint32_t times)
+{
+	cr_assert_eq(atomic_load(&sink->misapplied), 0);
+	for (unsigned page = 0; page < PAGES; page++)
+		cr_assert_eq(atomic_load(&sink->applied[page]), times, "page %u: %u times, not %u", page,
+			     atomic_load(&sink->applied[page]), times);
+}
 
 static void sink_open(struct sink *sink)
 {
 	struct godwit_destination_options options = GODWIT_DESTINATION_OPTIONS_INIT;
 	struct godwit_error error = { "" };
 
-	sink->pair = (struct pair){ 0 };
+	*sink = (struct sink){ 0 };
 	sink->ram = guard(PAGES * PAGE);
 	memset(sink->ram.bytes, 0xA5, PAGES * PAGE);
 	options.workers = 1;
+	options.applied = count_applied;
+	options.applied_user = sink;
 	cr_assert_eq(godwit_destination_create(&options, &sink->pair.destination, &error), 0, "%s", error.text);
 	cr_assert_eq(godwit_destination_add_block(sink->pair.destination, BLOCK, "pc.ram", sink->ram.bytes,
 						  PAGES * PAGE, &error), 0, "%s", error.text);
@@ -188,8 +225,10 @@ Test(destination, turns_a_recorded_stream_into_the_guest)
 		sink_open(&sink);
 		feed_good(&sink, &tape, HEADER, SECOND_FRAME);
 		cr_assert(!memcmp(sink.ram.bytes, tape.before, PAGES * PAGE));
+		check_applied(&sink, 1);
 		feed_good(&sink, &tape, SECOND_FRAME, tape.nr_units);
 		cr_assert(!memcmp(sink.ram.bytes, tape.after, PAGES * PAGE));
+		check_applied(&sink, 2);	/* pages that went as nothing, too */
 		sink_close(&sink);
 		erase(&tape);
 	}
@@ -466,6 +505,7 @@ static void check_stream_refused(struct tape *tape, unsigned upto, const void *b
 	struct godwit_error error = { "" }, again = { "" };
 	uint8_t *ram = malloc(PAGES * PAGE);
 	struct sink sink;
+	uint32_t applied;
 
 	sink_open(&sink);
 	feed_good(&sink, tape, HEADER, upto);
@@ -475,12 +515,14 @@ static void check_stream_refused(struct tape *tape, unsigned upto, const void *b
 	cr_assert(!memcmp(sink.ram.bytes, ram, PAGES * PAGE), "refused, and pages changed");
 
 	/* Good units do not help any more. */
+	applied = sum_applied(&sink);
 	sink.pair.head_bytes = sink.pair.body_wanted = 0;
 	cr_assert_eq(feed(&sink, unit_at(tape, FIRST_FRAME), tape->unit[FIRST_FRAME].bytes, &again), -EBADMSG);
 	cr_assert_str_eq(again.text, error.text);
 	cr_assert_eq(godwit_destination_drain(sink.pair.destination, &again), -EBADMSG);
 	cr_assert_str_eq(again.text, error.text);
 	cr_assert(!memcmp(sink.ram.bytes, ram, PAGES * PAGE), "pages changed after the stream was refused");
+	cr_assert_eq(sum_applied(&sink), applied, "refused, and said to be applied");
 	sink_close(&sink);
 	free(ram);
 }
@@ -539,6 +581,21 @@ Test(destination, refuses_a_body_of_a_length_that_no_frame_has)
 		cr_assert_eq(body_bytes, 0);
 		sink_close(&sink);
 	}
+	erase(&tape);
+}
+
+Test(destination, says_nothing_of_the_pages_of_a_damaged_frame)
+{
+	struct tape tape = { 0 };
+	struct sink sink;
+
+	record(&tape, GODWIT_BASE_SIGNATURES);
+	sink_open(&sink);
+	feed_good(&sink, &tape, HEADER, FIRST_FRAME);
+	unit_at(&tape, FIRST_FRAME)[GODWIT_HEAD_BYTES] ^= 1;
+	cr_assert_eq(feed(&sink, unit_at(&tape, FIRST_FRAME), tape.unit[FIRST_FRAME].bytes, NULL), -EBADMSG);
+	cr_assert_eq(sum_applied(&sink), 0);
+	sink_close(&sink);
 	erase(&tape);
 }
 

@@ -560,6 +560,38 @@ Test(source, changes_no_block_and_begins_no_round_unless_drained)
 	pair_close(&pair);
 }
 
+Test(source, takes_pages_in_any_order_and_of_any_block)
+{
+	struct pair_block *block[3];
+	struct pair pair;
+	uint64_t seed = 21;
+
+	pair_open(&pair, NULL);
+	for (unsigned b = 0; b < 3; b++) {
+		block[b] = pair_add_block(&pair, 10 - b, 200);
+		for (uint64_t page = 0; page < 200; page++)
+			fill_text(block[b]->guest + page * PAGE, &seed);
+	}
+	for (unsigned round = 0; round < 4; round++) {
+		cr_assert_eq(godwit_source_round(pair.source), 0);
+		/* 77 and 200 have no common factor: every page once, and each run ends above the next's start. */
+		for (uint64_t i = 0; i < 200; i++) {
+			for (unsigned b = 0; b < 3; b++) {
+				uint64_t page = round % 2 ? 199 - i : (77 * i + b) % 200;
+
+				poke(block[b]->guest + page * PAGE, 1, &seed);
+				pair_queue(&pair, block[b], page);
+			}
+		}
+		pair_drain(&pair);
+		pair_check_equal(&pair, "in any order");
+	}
+	cr_assert_eq(pair_stats(&pair).pages, 4 * 3 * 200);
+	cr_assert_gt(pair_stats(&pair).delta_lines, 0);
+	pair_check_sums(&pair);
+	pair_close(&pair);
+}
+
 /* ---- collect and release ---- */
 
 Test(source, gives_nothing_below_the_collect_threshold_unless_forced)
