@@ -2,7 +2,7 @@
 /*
  * frame.c - heads: sealing and checking, and the two units without a body
  *
- * What is inside a frame is put there by encoder.c and taken out by decoder.c.
+ * What is inside a frame is put there by encoder_pages.c and encoder_payload.c, and taken out by decoder.c.
  */
 #include <errno.h>
 
