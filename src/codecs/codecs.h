@@ -150,6 +150,7 @@ struct godwit_price_input {
 	uint32_t workers;
 	uint64_t wire_bytes;		/* written */
 	uint64_t retired_bytes;		/* guest bytes that they stand for */
+	bool link_is_held;		/* the caller's own limit was reached: the link is busy, and no doubt of it */
 };
 
 /* One per source, in the caller's memory. Fields are price.c's. */

@@ -22,6 +22,8 @@
  * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
  * by a truce in which preemption is not acted upon, and which doubles as well.
  *
+ * Where the caller keeps a bandwidth limit and says that it was reached, none of these doubts is left.
+ *
  * Pure: the time is in the input, and equal inputs give equal prices.
  */
 #include <string.h>
@@ -95,6 +97,7 @@ static void add(struct godwit_price_input *sum, const struct godwit_price_input 
 	sum->workers = in->workers;
 	sum->wire_bytes += in->wire_bytes;
 	sum->retired_bytes += in->retired_bytes;
+	sum->link_is_held |= in->link_is_held;
 }
 
 static bool is_enough(const struct godwit_price_input *sum)
@@ -201,10 +204,29 @@ static bool did_not_pay(const struct godwit_price *p)
 	return (wire < 0.93 && retired < 1.02) || (wire < 0.98 && retired < 0.96);
 }
 
+static void learn_gain(struct godwit_price *p, double imbalance)
+{
+	bool has_turned = imbalance * p->imbalance < 0;
+
+	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.25), GAIN_MIN, GAIN_MAX);
+	p->imbalance = imbalance;
+}
+
+/* Idle workers, and a link that is known: its own price at once, and from there as far as they go. */
+static void follow_held(struct godwit_price *p, double imbalance)
+{
+	p->mode = FOLLOW;
+	learn_gain(p, imbalance);
+	if (imbalance > 0 && p->octave < p->link_octave)
+		set_octave(p, p->link_octave);
+	else
+		move(p, p->gain * imbalance);
+	set_mark(p);
+}
+
 static void follow(struct godwit_price *p, double imbalance)
 {
 	bool is_short = p->preempted > PREEMPTED_MUCH && p->step >= p->truce_until;
-	bool has_turned = imbalance * p->imbalance < 0;
 
 	if (is_short && imbalance > 0) {
 		set_mark(p);
@@ -213,8 +235,7 @@ static void follow(struct godwit_price *p, double imbalance)
 		begin_descent(p);
 		return;
 	}
-	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.25), GAIN_MIN, GAIN_MAX);
-	p->imbalance = imbalance;
+	learn_gain(p, imbalance);
 	if (imbalance >= 0 && p->octave >= p->mark.octave + CLIMB && p->step - p->mark.step >= JUDGE_STEPS) {
 		if (did_not_pay(p)) {
 			p->is_preempted = false;
@@ -256,6 +277,10 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 
 	if (imbalance < DEAD_BAND && imbalance > -DEAD_BAND)
 		imbalance = 0;
+	if (sum->link_is_held) {
+		follow_held(p, imbalance);
+		return;
+	}
 	if (p->mode == REST && p->step >= p->until) {
 		p->mode = FOLLOW;
 		set_mark(p);

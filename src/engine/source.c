@@ -35,6 +35,13 @@
 /* How often the price of a byte is looked at. */
 #define PRICE_STEP_NS 2000000u
 
+/*
+ * A caller with a bandwidth limit writes a burst and is held back, by turns. Within the burst the link
+ * takes all at once and waits for workers, within the hold workers wait: neither says anything alone.
+ * So while there are holds, the price is looked at once a turn.
+ */
+#define HOLDS_AGO_NS 250000000u
+
 /* ---- waiting, and not waiting ---- */
 
 /*
@@ -259,6 +266,12 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	input.span_ns = now_ns - s->stepped_at_ns;
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
 	input.link_starved_ns = s->starved_ns;
+	if (s->held_ns) {
+		/* The caller's share of the link was used up: whatever it waited for, the link did not. */
+		input.link_is_held = true;
+		input.link_busy_ns = input.span_ns;
+		input.link_starved_ns = 0;
+	}
 	input.worker_idle_ns = sum[GODWIT_COUNT_IDLE_NS] - marks->idle_ns;
 	input.worker_wall_ns = sum[GODWIT_COUNT_WALL_NS] - marks->wall_ns;
 	/* CPU time would take a system call: codecs tell how much of their time was lost. */
@@ -304,11 +317,13 @@ void godwit_source_release(struct godwit_source *s)
 		return;
 	now_ns = godwit_now_ns();
 	written_ns = now_ns - s->collected_at_ns + s->held_ns;
-	s->held_ns = 0;
 	godwit_count(&s->counters, GODWIT_COUNT_COLLECT_NS, written_ns);
 	s->written_bytes += s->collected_bytes;
 	s->written_pages += s->collected_pages;
-	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS) {
+	if (s->held_ns)
+		s->held_at_ns = now_ns;
+	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS &&
+	    (s->held_ns || !s->held_at_ns || now_ns - s->held_at_ns > HOLDS_AGO_NS)) {
 		uint64_t sum[GODWIT_COUNTERS] = { 0 };
 
 		godwit_source_sum(s, sum);
@@ -323,6 +338,7 @@ void godwit_source_release(struct godwit_source *s)
 	}
 	s->collected_bytes = 0;
 	s->collected_pages = 0;
+	s->held_ns = 0;
 	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - now_ns);
 }
 

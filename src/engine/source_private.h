@@ -110,6 +110,7 @@ struct godwit_source {
 	uint64_t stepped_at_ns;
 	uint64_t starved_ns;
 	uint64_t held_ns;		/* by the caller's bandwidth limit, since the last release */
+	uint64_t held_at_ns;		/* the last time that it was; 0: never */
 	double link_ns_per_byte;	/* 0: not known yet */
 	double encode_ns_per_page;
 	struct godwit_counters counters;
