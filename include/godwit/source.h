@@ -39,13 +39,26 @@ extern "C" {
  */
 struct godwit_source;
 
+/* What is collected. */
+enum godwit_stream {
+	GODWIT_STREAM_GODWIT = 0,	/* frames: the other side is a godwit destination */
+	/*
+	 * Pages as any QEMU reads them in a RAM section: zero, whole, and XBZRLE against what the base
+	 * knows. There is no stream header and no drain frame. Each piece names its block at its first
+	 * page, so pieces may be written in any order and among whatever else the caller has for the
+	 * stream, but not one within another; and what the caller writes behind a piece must name its
+	 * block itself. The rung means nothing here.
+	 */
+	GODWIT_STREAM_STOCK = 1,
+};
+
 struct godwit_source_options {
 	size_t size;			/* sizeof(struct godwit_source_options) */
 	struct godwit_params params;	/* params.size set as well */
 	godwit_log_fn log;
 	void *log_user;
 	uint32_t place;			/* 1: bind workers to cores near the RAM (hwloc); 0: inherit affinity */
-	uint32_t reserved;
+	uint32_t stream;		/* enum godwit_stream */
 };
 #define GODWIT_SOURCE_OPTIONS_INIT \
 	{ .size = sizeof(struct godwit_source_options), .params = GODWIT_PARAMS_INIT }
@@ -60,7 +73,8 @@ GODWIT_API void godwit_source_destroy(struct godwit_source *source);
 /*
  * [S] A RAM block of the guest. id names it on the wire (both ends add the same ids), bytes is a
  * multiple of GODWIT_PAGE_BYTES; host is where it is mapped here (for NUMA placement only, may be
- * NULL). Only when drained (-EBUSY else). The base is laid out anew at the next queue call, keeping
+ * NULL). name is for people; with the stock stream it is QEMU's, of 1 to 255 bytes, and goes on the
+ * wire. Only when drained (-EBUSY else). The base is laid out anew at the next queue call, keeping
  * what it knows.
  *
  * An auto base (base_bytes = 0) takes at most an eighth of guest RAM and at most a quarter of what
@@ -111,8 +125,8 @@ GODWIT_API void godwit_source_held_back(struct godwit_source *source, uint64_t w
 
 /*
  * [S] Send out what is queued. COLLECT as long as there are frames to write; OK once nothing is queued,
- * nothing is in flight and all was collected and released. The last piece is a drain frame by which
- * the destination knows that it has seen every frame before it.
+ * nothing is in flight and all was collected and released. The last piece is a drain frame (not with the
+ * stock stream) by which the destination knows that it has seen every frame before it.
  */
 GODWIT_API int godwit_source_drain(struct godwit_source *source, struct godwit_error *error);
 

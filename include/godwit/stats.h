@@ -25,6 +25,14 @@ enum godwit_codec {
  *   pages = zero + fill + same + delta_words + delta_lines + whole + raw + busy
  *   wire_bytes = bytes of all frames handed to the caller (stream header and drain frames included)
  *
+ * With the stock stream a fill has no kind of its own, whole stays 0, and pages go as
+ *
+ *   zero          QEMU's zero page
+ *   delta_lines   XBZRLE made from signatures; delta_words: from an old page
+ *   raw           QEMU's normal page
+ *
+ * and there is no codec: everything counts as in and out of none.
+ *
  * Rates are of the span that the snapshot covers (since the source was made, or one round).
  */
 struct godwit_stats {
@@ -44,7 +52,8 @@ struct godwit_stats {
 
 	/* Bytes, by encoding: guest bytes stood for, and bytes in the payload before the codec. */
 	uint64_t delta_guest_bytes;
-	uint64_t delta_payload_bytes;	/* the delta's reduced size */
+	uint64_t delta_payload_bytes;	/* the delta's reduced size; stock: with the 3 bytes in front of it, as
+					 * QEMU counts */
 	double delta_rate;		/* delta_guest_bytes / delta_payload_bytes */
 	uint64_t whole_guest_bytes;
 
@@ -64,7 +73,7 @@ struct godwit_stats {
 	uint64_t overflow;		/* known base, but so much changed that the page went whole */
 
 	/* The wire. */
-	uint64_t frames;
+	uint64_t frames;		/* batches encoded */
 	uint64_t payload_bytes;		/* what came out of the LZ stage */
 	uint64_t wire_bytes;		/* all bytes of all frames */
 	uint64_t retired_bytes;		/* guest bytes that the frames stand for */
@@ -84,7 +93,9 @@ struct godwit_stats {
 	/* Now. */
 	uint32_t workers;
 	uint32_t rounds;		/* rounds begun */
-	char rung[16];			/* the rung most used over the last batches */
+	char rung[16];			/* the rung most used over the last batches; stock: "xbzrle" */
+
+	uint64_t base_seeds;		/* of base_misses, those of the first round: nothing could be known yet */
 };
 #define GODWIT_STATS_INIT { .size = sizeof(struct godwit_stats) }
 

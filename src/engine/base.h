@@ -7,8 +7,7 @@
 #include <godwit/batch.h>
 
 #include "xbzrle/page_cache.h"
-
-struct godwit_signer;			/* xbzrle/xbzrle.h */
+#include "xbzrle/xbzrle.h"
 
 /*
  * What the encoder needs of a base beside include/godwit/batch.h.
@@ -75,6 +74,34 @@ static inline void godwit_base_publish(const struct godwit_base_view *view, uint
 {
 	godwit_page_cache_release(slot, godwit_base_key(view, page), view->round);
 	view->state[page] = GODWIT_BASE_KNOWN;
+}
+
+/*
+ * What the page behind page i of a batch is going to need. With old pages its slot is claimed for that: in
+ * claim and slot [(i + 1) & 1], while those of page i are at [i & 1]; page 0's the caller claims.
+ */
+static inline struct godwit_ahead godwit_base_look_ahead(const struct godwit_base_view *view,
+							 const struct godwit_batch *batch, unsigned i,
+							 enum godwit_page_claim claim[2],
+							 struct godwit_page_slot slot[2])
+{
+	struct godwit_ahead ahead = { batch->host[i], NULL };	/* the last: nothing is ahead */
+	unsigned to = (i + 1) & 1;
+	uint64_t next;
+
+	if (i + 1 == batch->nr_pages)
+		return ahead;
+	next = batch->page[i + 1];
+	ahead.guest = batch->host[i + 1];
+	if (view->kind == GODWIT_BASE_SIGNATURES) {
+		if (view->state[next] == GODWIT_BASE_KNOWN)
+			ahead.kept = godwit_base_row(view, next);
+	} else if (view->kind == GODWIT_BASE_PAGES) {
+		claim[to] = godwit_base_claim(view, next, &slot[to]);
+		if (claim[to] == GODWIT_PAGE_HIT)
+			ahead.kept = slot[to].page;
+	}
+	return ahead;
 }
 
 /* A new pass over the dirty bitmap: entries of the page cache age. */

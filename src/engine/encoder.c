@@ -17,10 +17,11 @@
 
 /* The last page may be put down as a delta first, which may be longer than a page. */
 #define BUFFER_BYTES (ROOM_BYTES + GODWIT_PLAIN_MAX_BYTES + GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK)
+_Static_assert(BUFFER_BYTES >= GODWIT_FRAME_MAX_BYTES, "as encoder.h promises");
 
 /* ---- a batch ---- */
 
-static bool batch_is_sound(const struct godwit_batch *batch, uint64_t pages)
+bool godwit_batch_is_sound(const struct godwit_batch *batch, uint64_t pages)
 {
 	if (!batch->nr_pages || batch->nr_pages > GODWIT_BATCH_PAGES)
 		return false;
@@ -39,7 +40,7 @@ int godwit_encoder_run(struct godwit_encoder *e, const struct godwit_batch *batc
 
 	if (!godwit_base_view(e->base, batch->block, &view))
 		return -ENOENT;
-	if (!batch_is_sound(batch, view.pages))
+	if (!godwit_batch_is_sound(batch, view.pages))
 		return -EINVAL;
 
 	e->out = e->payload + ROOM_BYTES;

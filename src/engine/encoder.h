@@ -16,7 +16,8 @@
  */
 
 /* Memory that a frame is built in, and the frame in it once encoded. mem comes from
- * godwit_frame_buffer_alloc(); the encoder may swap it for another of the same size. */
+ * godwit_frame_buffer_alloc() and has GODWIT_FRAME_MAX_BYTES and more; the encoder may swap it for another
+ * of the same size. */
 struct godwit_frame_buffer {
 	uint8_t *mem;
 	uint8_t *frame;			/* within mem */
@@ -38,6 +39,9 @@ void godwit_encoder_choose(struct godwit_encoder *encoder, struct godwit_rung ru
  * batch whose pages are not in the block or not in order. */
 int godwit_encoder_run(struct godwit_encoder *encoder, const struct godwit_batch *batch, uint64_t number,
 		       struct godwit_frame_buffer *buffer);
+
+/* Pages that are in a block of so many, in order, and not farther apart than a frame can say. */
+bool godwit_batch_is_sound(const struct godwit_batch *batch, uint64_t pages);
 
 /* The encoder's own set; any thread may read it. */
 struct godwit_counters *godwit_encoder_counters(struct godwit_encoder *encoder);

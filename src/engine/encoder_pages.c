@@ -139,24 +139,6 @@ static void put_page(struct godwit_encoder *e, uint64_t gap, unsigned delta_kind
 	}
 }
 
-/*
- * A quick look for a zero page, ended by the first line that is not zero. A page that is not is read
- * again by its save, which decides by what it reads then.
- */
-static bool is_zero(const void *host)
-{
-	typedef uint64_t line_type __attribute__((vector_size(GODWIT_LINE_BYTES)));
-	const line_type *line = host;
-
-	for (unsigned i = 0; i < GODWIT_PAGE_LINES; i++) {
-		line_type v = line[i];
-
-		if ((v[0] | v[1] | v[2] | v[3] | v[4] | v[5] | v[6] | v[7]) != 0)
-			return false;
-	}
-	return true;
-}
-
 static bool found_zero(const struct godwit_save *save)
 {
 	return save->is_fill && !save->word;
@@ -171,7 +153,7 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 	struct godwit_save save;
 
 	/* A zero page's row is never touched, so that a sparse guest's table stays sparse. */
-	if (*state != GODWIT_BASE_KNOWN && is_zero(host)) {
+	if (*state != GODWIT_BASE_KNOWN && godwit_page_is_zero(host)) {
 		*state = GODWIT_BASE_ZERO;
 		put_zero(e, gap);
 		return;
@@ -242,22 +224,8 @@ void godwit_encoder_save_pages(struct godwit_encoder *e, const struct godwit_bat
 		uint64_t page = batch->page[i];
 		uint64_t gap = i ? page - batch->page[i - 1] - 1 : 0;
 		const void *host = batch->host[i];
-		struct godwit_ahead ahead = { host, NULL };	/* the last: nothing is ahead */
+		struct godwit_ahead ahead = godwit_base_look_ahead(view, batch, i, claim, slot);
 
-		if (i + 1 < batch->nr_pages) {
-			uint64_t next = batch->page[i + 1];
-			unsigned to = (i + 1) & 1;
-
-			ahead.guest = batch->host[i + 1];
-			if (view->kind == GODWIT_BASE_SIGNATURES) {
-				if (view->state[next] == GODWIT_BASE_KNOWN)
-					ahead.kept = godwit_base_row(view, next);
-			} else if (view->kind == GODWIT_BASE_PAGES) {
-				claim[to] = godwit_base_claim(view, next, &slot[to]);
-				if (claim[to] == GODWIT_PAGE_HIT)
-					ahead.kept = slot[to].page;
-			}
-		}
 		switch (view->kind) {
 		case GODWIT_BASE_SIGNATURES:
 			save_by_signatures(e, view, page, host, gap, &ahead);

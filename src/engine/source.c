@@ -46,13 +46,15 @@
 
 /*
  * Would the caller have sent raw pages for longer than a worker takes for as many? Only asked when the
- * link idles. With rung auto the ladder has a lighter rung for that, and keeps the base.
+ * link idles. With rung auto the ladder has a lighter rung for that, and keeps the base; the stock stream
+ * has no rungs.
  */
 static bool raw_is_quicker(const struct godwit_source *s, const struct godwit_setup *setup)
 {
 	if (setup->when_busy == GODWIT_WHEN_BUSY_RAW)
 		return true;
-	if (setup->when_busy == GODWIT_WHEN_BUSY_WAIT || setup->is_auto)
+	if (setup->when_busy == GODWIT_WHEN_BUSY_WAIT ||
+	    (setup->is_auto && s->stream != GODWIT_STREAM_STOCK))
 		return false;
 	return s->link_ns_per_byte > 0 && s->encode_ns_per_page > 0 &&
 	       s->encode_ns_per_page / s->asked_workers > GODWIT_PAGE_BYTES * s->link_ns_per_byte;
@@ -372,7 +374,7 @@ int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)
 			godwit_error_set(error, "release what was collected before the next drain");
 			return -EINVAL;
 		}
-		if (!s->undrained_frames)
+		if (!s->undrained_frames || s->stream == GODWIT_STREAM_STOCK)
 			break;
 		put_drain_frame(s);
 	}
@@ -382,9 +384,32 @@ int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)
 
 /* ---- blocks, rounds, parameters ---- */
 
+static int make_idstr(struct godwit_source *s, uint32_t id, const char *name, uint8_t **idstr_ret,
+		      struct godwit_error *error)
+{
+	size_t length = name ? strlen(name) : 0;
+	uint8_t *idstr;
+
+	if (!length || length > UINT8_MAX) {
+		godwit_error_set(error, "RAM block %u: the stock stream needs its name, of 1 to 255 bytes; "
+				 "this one has %zu", id, length);
+		return -EINVAL;
+	}
+	idstr = godwit_arena_alloc(&s->arena, 1 + length);
+	if (!idstr) {
+		godwit_error_set(error, "no memory for RAM block %u", id);
+		return -ENOMEM;
+	}
+	idstr[0] = (uint8_t)length;
+	memcpy(idstr + 1, name, length);
+	*idstr_ret = idstr;
+	return 0;
+}
+
 int godwit_source_add_block(struct godwit_source *s, uint32_t id, const char *name, const void *host,
 			    uint64_t bytes, struct godwit_error *error)
 {
+	uint8_t *idstr = NULL;
 	int err;
 
 	if (!bytes || bytes % GODWIT_PAGE_BYTES) {
@@ -396,9 +421,17 @@ int godwit_source_add_block(struct godwit_source *s, uint32_t id, const char *na
 		godwit_error_set(error, "RAM block %u: drain before adding a block", id);
 		return -EBUSY;
 	}
+	if (s->stream == GODWIT_STREAM_STOCK) {
+		err = make_idstr(s, id, name, &idstr, error);
+		if (err)
+			return err;
+	}
 	err = godwit_base_add_block(s->base, id, bytes / GODWIT_PAGE_BYTES, error);
-	if (err)
+	if (err) {
+		godwit_arena_free(&s->arena, idstr);
 		return err;
+	}
+	s->block_idstr[id] = idstr;
 	s->block_pages[id] = bytes / GODWIT_PAGE_BYTES;
 	s->blocks_changed = true;
 	if (s->place && host)
@@ -416,6 +449,8 @@ int godwit_source_remove_block(struct godwit_source *s, uint32_t id, struct godw
 		godwit_error_set(error, "there is no RAM block %u", id);
 		return -ENOENT;
 	}
+	godwit_arena_free(&s->arena, s->block_idstr[id]);
+	s->block_idstr[id] = NULL;
 	s->block_pages[id] = 0;
 	s->blocks_changed = true;
 	return godwit_base_remove_block(s->base, id);
@@ -482,6 +517,10 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	struct godwit_source *s;
 	int err = godwit_options_copy(&options, sizeof(options), sizeof(options), from, error);
 
+	if (!err && options.stream > GODWIT_STREAM_STOCK) {
+		godwit_error_set(error, "stream: %u is not godwit (0) or stock (1)", options.stream);
+		err = -EINVAL;
+	}
 	if (!err)
 		err = godwit_setup_parse(&options.params, &setup, error);
 	if (err)
@@ -500,6 +539,7 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	s->log = options.log;
 	s->log_user = options.log_user;
 	s->place = options.place;
+	s->stream = options.stream;
 	s->finished_tail = &s->finished;
 	s->laid_out = setup;
 	s->created_at_ns = s->stepped_at_ns = godwit_now_ns();
@@ -522,7 +562,8 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 		goto stop_workers;
 	s->followed_workers = setup.workers;
 	godwit_source_mark_start(s);
-	send_stream_header(s);
+	if (s->stream == GODWIT_STREAM_GODWIT)
+		send_stream_header(s);
 	*source_ret = s;
 	return 0;
 
@@ -550,7 +591,10 @@ void godwit_source_destroy(struct godwit_source *s)
 		return;
 	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && godwit_source_worker_at(s, i); i++) {
 		godwit_worker_stop(&godwit_source_worker_at(s, i)->worker);
-		godwit_encoder_destroy_in(godwit_source_worker_at(s, i)->encoder);
+		if (s->stream == GODWIT_STREAM_STOCK)
+			godwit_stock_destroy_in(godwit_source_worker_at(s, i)->stock);
+		else
+			godwit_encoder_destroy_in(godwit_source_worker_at(s, i)->encoder);
 	}
 	godwit_base_destroy(s->base);
 	godwit_setup_box_fini(&s->setup);

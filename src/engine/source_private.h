@@ -13,6 +13,7 @@
 #include "engine/encoder.h"
 #include "engine/memory.h"
 #include "engine/setup.h"
+#include "engine/stock.h"
 #include "engine/topology.h"
 #include "engine/worker.h"
 
@@ -36,7 +37,8 @@ struct godwit_job {
 struct godwit_source_worker {
 	struct godwit_worker worker;
 	struct godwit_source *source;
-	struct godwit_encoder *encoder;
+	struct godwit_encoder *encoder;	/* one of the two is NULL, by the source's stream */
+	struct godwit_stock *stock;
 	uint32_t in_flight;		/* the calling thread's: given and not yet taken back */
 	struct godwit_spsc done;	/* worker to calling thread */
 	godwit_slot done_slots[1 << GODWIT_WORKER_RING_LOG2];
@@ -68,6 +70,7 @@ struct godwit_source {
 	void *log_user;
 	uint64_t created_at_ns;
 	uint32_t place;
+	uint32_t stream;		/* enum godwit_stream */
 
 	/* Written by the calling thread; workers are published to readers of statistics. */
 	_Atomic(struct godwit_source_worker *) worker[GODWIT_MAX_WORKERS];
@@ -87,6 +90,8 @@ struct godwit_source {
 	struct godwit_base *base;
 	struct godwit_placement placement;
 	uint64_t block_pages[GODWIT_MAX_BLOCKS];	/* 0: no such block */
+	uint8_t *block_idstr[GODWIT_MAX_BLOCKS];	/* stock stream: see stock.h. Workers read it, so it
+							 * changes only when drained */
 	bool blocks_changed;
 	struct godwit_setup laid_out;	/* what the base was laid out for */
 	uint32_t followed_workers;	/* the parameter that was acted on */
@@ -119,6 +124,7 @@ struct godwit_source {
 	pthread_mutex_t stats_lock;
 	struct godwit_mark start, round_start, last_start;
 	uint32_t rounds;
+	uint64_t first_misses;		/* of the first round, once it has ended */
 	struct godwit_cost cost[GODWIT_COSTS];
 };
 
@@ -126,6 +132,11 @@ static inline struct godwit_source_worker *godwit_source_worker_at(const struct 
 {
 	/* Relaxed: on the calling thread, which is the one to write it. */
 	return atomic_load_explicit(&s->worker[i], memory_order_relaxed);
+}
+
+static inline struct godwit_counters *godwit_source_worker_counters(const struct godwit_source_worker *w)
+{
+	return w->stock ? godwit_stock_counters(w->stock) : godwit_encoder_counters(w->encoder);
 }
 
 static inline void godwit_source_give_back(struct godwit_source *s, struct godwit_job *job)

@@ -44,7 +44,7 @@ void godwit_source_sum(const struct godwit_source *s, uint64_t sum[GODWIT_COUNTE
 
 	godwit_counters_sum(&s->counters, sum);
 	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && (w = worker_at(s, i)); i++) {
-		godwit_counters_sum(godwit_encoder_counters(w->encoder), sum);
+		godwit_counters_sum(godwit_source_worker_counters(w), sum);
 		godwit_counters_sum(&w->worker.counters, sum);
 	}
 }
@@ -102,6 +102,8 @@ void godwit_source_mark_round(struct godwit_source *s)
 	cost = cost_between(&s->round_start, &now);
 	if (cost.pages >= TELLING_PAGES)
 		s->cost[s->rounds < 2 ? 0 : s->rounds % GODWIT_COSTS] = cost;
+	if (s->rounds == 1)
+		s->first_misses = now.sum[GODWIT_COUNT_MISSES];
 	s->last_start = s->round_start;
 	s->round_start = now;
 	s->rounds++;
@@ -141,6 +143,14 @@ void godwit_source_predict(const struct godwit_source *source, uint64_t pages,
 					       (workers ? workers : 1));
 }
 
+/* Misses up to a mark that belong to the first round. */
+static uint64_t seeds_until(const struct godwit_source *s, const struct godwit_mark *mark)
+{
+	uint64_t misses = mark->sum[GODWIT_COUNT_MISSES];
+
+	return s->rounds > 1 && misses > s->first_misses ? s->first_misses : misses;
+}
+
 static int give_between(const struct godwit_source *s, const struct godwit_mark *from,
 			const struct godwit_mark *to, struct godwit_stats *out)
 {
@@ -153,19 +163,22 @@ static int give_between(const struct godwit_source *s, const struct godwit_mark 
 	sum_between(from, to, sum);
 	godwit_stats_derive(&stats, sum, to->at_ns - from->at_ns);
 	stats.worker_cpu_ns = to->cpu_ns - from->cpu_ns;
+	stats.base_seeds = seeds_until(s, to) - seeds_until(s, from);
 	/* Relaxed, all three: figures for people. */
 	stats.base_bytes = atomic_load_explicit(&s->shown_base_bytes, memory_order_relaxed);
 	stats.base = atomic_load_explicit(&s->shown_base_kind, memory_order_relaxed);
 	stats.base_granule_bytes = atomic_load_explicit(&s->shown_granule_bytes, memory_order_relaxed);
 	stats.workers = atomic_load_explicit(&s->active_workers, memory_order_relaxed);
 	stats.rounds = s->rounds;
-	for (unsigned i = 0; i < stats.workers && (w = worker_at(s, i)); i++) {
+	for (unsigned i = 0; i < stats.workers && (w = worker_at(s, i)) && w->encoder; i++) {
 		struct godwit_rung last = godwit_encoder_last_rung(w->encoder);
 
 		if (!most++ || last.codec > rung.codec)
 			rung = last;
 	}
 	godwit_rung_name(rung, stats.rung);
+	if (s->stream == GODWIT_STREAM_STOCK)
+		strcpy(stats.rung, "xbzrle");
 	return godwit_stats_give(out, &stats);
 }
 

@@ -14,17 +14,27 @@
 
 /* ---- in the worker ---- */
 
-static uint32_t encode_job(void *user, void *item)
+static int encode_frame(struct godwit_source_worker *w, struct godwit_job *job)
 {
-	struct godwit_source_worker *w = user;
 	struct godwit_source *s = w->source;
-	struct godwit_job *job = item;
 	struct godwit_setup setup = godwit_setup_read(&s->setup);
 
 	/* Relaxed: a price a moment old is as good. */
 	godwit_encoder_choose(w->encoder, setup.rung, setup.is_auto,
 			      atomic_load_explicit(&s->price_ps, memory_order_relaxed));
-	job->err = godwit_encoder_run(w->encoder, &job->batch, job->number, &job->frame);
+	return godwit_encoder_run(w->encoder, &job->batch, job->number, &job->frame);
+}
+
+static uint32_t encode_job(void *user, void *item)
+{
+	struct godwit_source_worker *w = user;
+	struct godwit_job *job = item;
+
+	if (w->stock)
+		job->err = godwit_stock_run(w->stock, &job->batch,
+					    w->source->block_idstr[job->batch.block], &job->frame);
+	else
+		job->err = encode_frame(w, job);
 	godwit_spsc_push(&w->done, &item, 1);
 	return godwit_spsc_count(&w->done);
 }
@@ -57,7 +67,10 @@ static int create_worker(struct godwit_source *s, unsigned i)
 	godwit_worker_init(&w->worker, name, encode_job, w, &s->bell);
 	godwit_spsc_init(&w->done, w->done_slots, GODWIT_WORKER_RING_LOG2);
 	w->source = s;
-	err = godwit_encoder_create_in(&s->arena, s->base, &w->encoder);
+	if (s->stream == GODWIT_STREAM_STOCK)
+		err = godwit_stock_create_in(&s->arena, s->base, &w->stock);
+	else
+		err = godwit_encoder_create_in(&s->arena, s->base, &w->encoder);
 	if (err)
 		return err;
 	/* Release, meets the acquire in source_stats.c: the worker is whole when it is seen. */
@@ -145,12 +158,13 @@ void godwit_source_reap(struct godwit_source *s)
 		for (unsigned j = 0; j < n; j++) {
 			struct godwit_job *job = items[j];
 
-			if (job->err) {
+			if (job->err)
 				s->failed = job->err;
+			/* A stock piece of pages that are the same is empty. */
+			if (job->err || !job->frame.frame_bytes)
 				godwit_source_give_back(s, job);
-			} else {
+			else
 				godwit_source_finish(s, job);
-			}
 		}
 		w->in_flight -= n;
 		s->in_flight -= n;

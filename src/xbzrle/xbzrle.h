@@ -197,6 +197,24 @@ static inline void godwit_prefetch_page(const void *page)
 }
 
 /*
+ * godwit_page_is_zero() - a quick look at a guest page, ended by the first line that is not zero. A page
+ * that is not zero is read again by its save, which decides by what it reads then.
+ */
+static inline bool godwit_page_is_zero(const void *guest)
+{
+	typedef uint64_t line_type __attribute__((vector_size(GODWIT_DELTA_LINE_BYTES)));
+	const line_type *line = (const line_type *)guest;
+
+	for (unsigned i = 0; i < GODWIT_DELTA_PAGE_BYTES / GODWIT_DELTA_LINE_BYTES; i++) {
+		line_type v = line[i];
+
+		if ((v[0] | v[1] | v[2] | v[3] | v[4] | v[5] | v[6] | v[7]) != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
  * The dispatch table, for tests and benchmarks; everybody else calls the functions above, which go
  * through the best variant; save kernels are the _ahead ones. What is not here is the same code on every CPU: checks, and what a memcpy
  * of lines does well enough.

@@ -188,13 +188,14 @@ static void check(const struct guest *g, const struct pair *pair)
 	pair_check_sums(pair);
 }
 
-static void run(uint64_t seed, unsigned rounds, struct godwit_params params, bool may_change)
+static void run_stream(uint64_t seed, unsigned rounds, struct godwit_params params, bool may_change,
+		       uint32_t stream)
 {
 	struct guest *g = calloc(1, sizeof(*g));
 	struct pair pair;
 
 	g->seed = seed * 0x9E3779B97F4A7C15ull + 1;
-	pair_open(&pair, &params);
+	pair_open_stream(&pair, &params, stream);
 	add_block(g, &pair, 3, 300);
 	add_block(g, &pair, 0, 37);
 	add_block(g, &pair, GODWIT_MAX_BLOCKS - 1, 120);
@@ -222,6 +223,11 @@ static void run(uint64_t seed, unsigned rounds, struct godwit_params params, boo
 		free(g->dirty[b]);
 	free(g);
 	pair_close(&pair);
+}
+
+static void run(uint64_t seed, unsigned rounds, struct godwit_params params, bool may_change)
+{
+	run_stream(seed, rounds, params, may_change, GODWIT_STREAM_GODWIT);
 }
 
 static struct godwit_params fixed(const char *rung, uint32_t base, uint64_t base_bytes)
@@ -287,6 +293,37 @@ Test(rounds, equal_while_everything_changes_2)
 		run(600 + i, 40, fixed("lz4", GODWIT_BASE_PAGES, 0), true);
 }
 
+/* The same guests through the stock stream, read by what QEMU reads. */
+Test(rounds, equal_in_the_stock_stream_with_signatures_of_every_granule)
+{
+	static const uint64_t sizes[] = { 0, 300 << 10, 150 << 10, 75 << 10, 20 << 10 };
+
+	for (unsigned i = 0; i < nr_seeds(5); i++)
+		run_stream(700 + i, 12, fixed(NULL, GODWIT_BASE_SIGNATURES, sizes[i % 5]), false,
+			   GODWIT_STREAM_STOCK);
+}
+
+Test(rounds, equal_in_the_stock_stream_with_old_pages_few_and_many)
+{
+	static const uint64_t sizes[] = { 16 << 20, 400 << 10, 40 << 10, 8 << 10 };
+
+	for (unsigned i = 0; i < nr_seeds(4); i++)
+		run_stream(800 + i, 12, fixed(NULL, GODWIT_BASE_PAGES, sizes[i % 4]), false,
+			   GODWIT_STREAM_STOCK);
+}
+
+Test(rounds, equal_in_the_stock_stream_without_a_base)
+{
+	for (unsigned i = 0; i < nr_seeds(2); i++)
+		run_stream(900 + i, 8, fixed(NULL, GODWIT_BASE_OFF, 0), false, GODWIT_STREAM_STOCK);
+}
+
+Test(rounds, equal_in_the_stock_stream_while_everything_changes)
+{
+	for (unsigned i = 0; i < nr_seeds(4); i++)
+		run_stream(1000 + i, 40, fixed(NULL, i % 2, 0), true, GODWIT_STREAM_STOCK);
+}
+
 /* No state is shared between handles: three migrations, interleaved page by page. */
 Test(rounds, several_sources_and_destinations_live_in_one_process)
 {
@@ -331,7 +368,7 @@ Test(rounds, several_sources_and_destinations_live_in_one_process)
 /*
  * A guest that never stops. It writes a word in one to four lines of each page, over and over: in odd pages
  * always something new, in even pages one of two values, so that they are often what they were. What a
- * worker reads twice is not the same twice, and what it remembers must be what it sent. A
+ * worker reads twice is not the same twice, and what it remembers must be what it sent. A godwit
  * destination that disagrees says so, since deltas and same pages carry digests.
  */
 struct writer {
@@ -355,7 +392,7 @@ static void *write_on_and_on(void *arg)
 	return NULL;
 }
 
-static void run_beside_a_writer(uint32_t base, const char *rung, unsigned seconds)
+static void run_beside_a_writer(uint32_t base, const char *rung, unsigned seconds, uint32_t stream)
 {
 	struct godwit_params params = fixed(rung, base, 1 << 20);
 	struct writer w = { 0 };
@@ -363,7 +400,7 @@ static void run_beside_a_writer(uint32_t base, const char *rung, unsigned second
 	pthread_t thread;
 	struct pair pair;
 
-	pair_open(&pair, &params);
+	pair_open_stream(&pair, &params, stream);
 	w.block = pair_add_block(&pair, 1, 130);
 	for (uint64_t page = 0; page < 130; page++)
 		fill_text(page_of(w.block, page), &seed);
@@ -382,13 +419,20 @@ static void run_beside_a_writer(uint32_t base, const char *rung, unsigned second
 
 Test(rounds, equal_beside_a_guest_that_never_stops_signatures)
 {
-	run_beside_a_writer(GODWIT_BASE_SIGNATURES, "none", nr_seeds(2));
-	run_beside_a_writer(GODWIT_BASE_SIGNATURES, "lz4", nr_seeds(1));
+	run_beside_a_writer(GODWIT_BASE_SIGNATURES, "none", nr_seeds(2), GODWIT_STREAM_GODWIT);
+	run_beside_a_writer(GODWIT_BASE_SIGNATURES, "lz4", nr_seeds(1), GODWIT_STREAM_GODWIT);
 }
 
 Test(rounds, equal_beside_a_guest_that_never_stops_pages)
 {
-	run_beside_a_writer(GODWIT_BASE_PAGES, "none", nr_seeds(2));
-	run_beside_a_writer(GODWIT_BASE_PAGES, "lz4", nr_seeds(1));
+	run_beside_a_writer(GODWIT_BASE_PAGES, "none", nr_seeds(2), GODWIT_STREAM_GODWIT);
+	run_beside_a_writer(GODWIT_BASE_PAGES, "lz4", nr_seeds(1), GODWIT_STREAM_GODWIT);
+}
+
+/* No digest tells here: a page that differs stays so, and shows at the end. */
+Test(rounds, equal_in_the_stock_stream_beside_a_guest_that_never_stops)
+{
+	run_beside_a_writer(GODWIT_BASE_SIGNATURES, NULL, nr_seeds(1), GODWIT_STREAM_STOCK);
+	run_beside_a_writer(GODWIT_BASE_PAGES, NULL, nr_seeds(1), GODWIT_STREAM_STOCK);
 }
 #endif

@@ -9,8 +9,8 @@
  * for byte, whatever the engine did in between. The copy starts as garbage, not as zeros, so that a
  * page that was not written shows.
  *
- * The receiving side takes bytes as a socket gives them, in pieces that need not be frames. Public
- * interface only.
+ * The receiving side takes bytes as a socket gives them, in pieces that need not be frames. With the stock
+ * stream it is a reader of QEMU's format instead. Public interface only.
  */
 #include <criterion/criterion.h>
 #include <stdbool.h>
@@ -20,6 +20,8 @@
 #include <sys/mman.h>
 
 #include <godwit/godwit.h>
+
+#include "stock_reader.h"
 
 #define PAIR_MAX_BLOCKS 4
 #define PAGE GODWIT_PAGE_BYTES
@@ -89,11 +91,13 @@ struct pair_block {
 	uint64_t pages;
 	uint8_t *guest;			/* the source's RAM */
 	uint8_t *copy;			/* the destination's */
+	char name[32];
 };
 
 struct pair {
 	struct godwit_source *source;
-	struct godwit_destination *destination;
+	struct godwit_destination *destination;	/* NULL with the stock stream */
+	struct stock_reader stock;		/* and this is used */
 	struct pair_block block[PAIR_MAX_BLOCKS];
 	unsigned nr_blocks;
 	uint64_t wire_bytes;		/* collected so far */
@@ -123,16 +127,18 @@ static inline struct pair_block *pair_add_block(struct pair *pair, uint32_t id, 
 {
 	struct pair_block *block = &pair->block[pair->nr_blocks++];
 	struct godwit_error error = { "" };
-	char name[32];
 
 	cr_assert_leq(pair->nr_blocks, PAIR_MAX_BLOCKS);
-	*block = (struct pair_block){ id, pages, map_pages(pages), map_pages(pages) };
+	*block = (struct pair_block){ id, pages, map_pages(pages), map_pages(pages), "" };
 	memset(block->copy, 0xA5, pages * PAGE);
-	snprintf(name, sizeof(name), "ram%u", id);
-	cr_assert_eq(godwit_source_add_block(pair->source, id, name, block->guest, pages * PAGE, &error), 0,
-		     "%s", error.text);
-	cr_assert_eq(godwit_destination_add_block(pair->destination, id, name, block->copy, pages * PAGE,
-						  &error), 0, "%s", error.text);
+	snprintf(block->name, sizeof(block->name), "ram%u", id);
+	cr_assert_eq(godwit_source_add_block(pair->source, id, block->name, block->guest, pages * PAGE,
+					     &error), 0, "%s", error.text);
+	if (pair->destination)
+		cr_assert_eq(godwit_destination_add_block(pair->destination, id, block->name, block->copy,
+							  pages * PAGE, &error), 0, "%s", error.text);
+	else
+		stock_add_block(&pair->stock, block->name, block->copy, pages * PAGE);
 	return block;
 }
 
@@ -142,15 +148,18 @@ static inline void pair_remove_block(struct pair *pair, unsigned index)
 	struct godwit_error error = { "" };
 
 	cr_assert_eq(godwit_source_remove_block(pair->source, block->id, &error), 0, "%s", error.text);
-	cr_assert_eq(godwit_destination_remove_block(pair->destination, block->id, &error), 0, "%s",
-		     error.text);
+	if (pair->destination)
+		cr_assert_eq(godwit_destination_remove_block(pair->destination, block->id, &error), 0, "%s",
+			     error.text);
+	else
+		stock_remove_block(&pair->stock, block->name);
 	munmap(block->guest, block->pages * PAGE);
 	munmap(block->copy, block->pages * PAGE);
 	*block = pair->block[--pair->nr_blocks];
 }
 
-/* params NULL: defaults, two workers, and a full ring is waited for. */
-static inline void pair_open(struct pair *pair, const struct godwit_params *params)
+/* params NULL: defaults, two workers, and a full ring is waited for. stream: enum godwit_stream. */
+static inline void pair_open_stream(struct pair *pair, const struct godwit_params *params, uint32_t stream)
 {
 	struct godwit_source_options from = GODWIT_SOURCE_OPTIONS_INIT;
 	struct godwit_destination_options to = GODWIT_DESTINATION_OPTIONS_INIT;
@@ -161,9 +170,17 @@ static inline void pair_open(struct pair *pair, const struct godwit_params *para
 	from.params.when_busy = GODWIT_WHEN_BUSY_WAIT;
 	if (params)
 		from.params = *params;
+	from.stream = stream;
 	to.workers = 2;
 	cr_assert_eq(godwit_source_create(&from, &pair->source, &error), 0, "%s", error.text);
-	cr_assert_eq(godwit_destination_create(&to, &pair->destination, &error), 0, "%s", error.text);
+	if (stream == GODWIT_STREAM_GODWIT)
+		cr_assert_eq(godwit_destination_create(&to, &pair->destination, &error), 0, "%s",
+			     error.text);
+}
+
+static inline void pair_open(struct pair *pair, const struct godwit_params *params)
+{
+	pair_open_stream(pair, params, GODWIT_STREAM_GODWIT);
 }
 
 static inline void pair_close(struct pair *pair)
@@ -238,7 +255,9 @@ static inline int pair_write_frames(struct pair *pair, int force)
 		pair->wire_bytes += piece[i].iov_len;
 		if (pair->is_kept)
 			pair_keep(pair, piece[i].iov_base, piece[i].iov_len);
-		if (!pair->is_cut)
+		if (!pair->destination)
+			stock_read(&pair->stock, piece[i].iov_base, piece[i].iov_len);
+		else if (!pair->is_cut)
 			cr_assert_eq(pair_receive(pair, piece[i].iov_base, piece[i].iov_len, &error), 0, "%s",
 				     error.text);
 	}
@@ -271,7 +290,7 @@ static inline void pair_drain(struct pair *pair)
 	while ((got = godwit_source_drain(pair->source, &error)) == GODWIT_QUEUE_COLLECT)
 		pair_write_frames(pair, 0);
 	cr_assert_eq(got, 0, "%s", error.text);
-	if (!pair->is_cut)
+	if (pair->destination && !pair->is_cut)
 		cr_assert_eq(godwit_destination_drain(pair->destination, &error), 0, "%s", error.text);
 }
 
@@ -331,6 +350,15 @@ static inline void pair_check_sums(const struct pair *pair)
 	cr_assert_eq(stats.wire_bytes, pair->wire_bytes, "wire_bytes %llu, collected %llu",
 		     (unsigned long long)stats.wire_bytes, (unsigned long long)pair->wire_bytes);
 	cr_assert_eq(stats.retired_bytes, (stats.pages - stats.busy) * PAGE);
+	if (pair->destination)
+		return;
+	/* The reader saw what the source says it sent. */
+	cr_assert_eq(stats.zero, pair->stock.zero);
+	cr_assert_eq(stats.raw, pair->stock.whole);
+	cr_assert_eq(stats.delta_lines + stats.delta_words, pair->stock.xbzrle);
+	cr_assert_eq(stats.delta_payload_bytes, pair->stock.xbzrle_bytes);
+	cr_assert_eq(stats.payload_bytes, stats.delta_payload_bytes + stats.raw * PAGE);
+	cr_assert_eq(stats.fill + stats.whole + stats.compressed_pages, 0);
 }
 
 #endif

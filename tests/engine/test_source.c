@@ -712,6 +712,76 @@ Test(source, counts_the_round_apart_from_the_rounds_before)
 	pair_close(&pair);
 }
 
+/* Three rounds with different pages of each kind, each told apart from the others, and all their sum. */
+Test(source, counts_every_kind_in_the_round_it_was_sent_in)
+{
+	struct godwit_params params = params_with("none", GODWIT_BASE_SIGNATURES);
+
+	for (uint32_t stream = GODWIT_STREAM_GODWIT; stream <= GODWIT_STREAM_STOCK; stream++) {
+		bool is_stock = stream == GODWIT_STREAM_STOCK;
+		struct godwit_stats first, second, third, total;
+		struct pair_block *block;
+		struct pair pair;
+		uint64_t seed = 31;
+
+		pair_open_stream(&pair, &params, stream);
+		block = pair_add_block(&pair, 7, 100);
+		for (unsigned page = 10; page < 100; page++)
+			fill_text(block->guest + page * PAGE, &seed);
+		for (unsigned page = 10; page < 13; page++)
+			fill_word(block->guest + page * PAGE, page);
+		pair_send_all(&pair);
+		first = pair_round_stats(&pair, 0);
+		cr_assert_eq(first.zero, 10);
+		cr_assert_eq(first.fill, is_stock ? 0 : 3);
+		cr_assert_eq(first.raw, is_stock ? 90 : 87);
+		cr_assert_eq(first.same + first.delta_lines + first.delta_words + first.whole + first.busy, 0);
+		cr_assert_eq(first.base_misses, first.raw);
+		cr_assert_eq(first.base_seeds, first.raw);
+
+		/* Five change a little, seven throughout, two become zero. */
+		for (unsigned page = 20; page < 25; page++)
+			poke(block->guest + page * PAGE, 1, &seed);
+		for (unsigned page = 30; page < 37; page++)
+			fill_random(block->guest + page * PAGE, &seed);
+		memset(block->guest + 40 * PAGE, 0, 2 * PAGE);
+		pair_send_all(&pair);
+		second = pair_round_stats(&pair, 0);
+		cr_assert_eq(second.zero, 12);
+		cr_assert_eq(second.fill, is_stock ? 0 : 3);
+		cr_assert_eq(second.delta_lines, 5);
+		cr_assert_eq(second.raw, 7);
+		cr_assert_eq(second.overflow, 7);
+		cr_assert_eq(second.same, 100 - 12 - 5 - 7 - second.fill);
+		cr_assert_eq(second.base_misses, 0);
+		cr_assert_eq(second.base_seeds, 0);
+
+		/* What was forgotten is a miss, and no seed. */
+		godwit_source_forget(pair.source, 7, 50, 4);
+		pair_send_all(&pair);
+		third = pair_round_stats(&pair, 0);
+		cr_assert_eq(third.base_misses, 4);
+		cr_assert_eq(third.base_seeds, 0);
+		cr_assert_eq(third.raw, 4);
+		cr_assert_eq(pair_round_stats(&pair, 1).delta_lines, 5, "the round before is as it was");
+		cr_assert_eq(pair_round_stats(&pair, 1).pages, 100);
+
+		total = pair_stats(&pair);
+		cr_assert_eq(total.zero, first.zero + second.zero + third.zero);
+		cr_assert_eq(total.fill, first.fill + second.fill + third.fill);
+		cr_assert_eq(total.same, second.same + third.same);
+		cr_assert_eq(total.delta_lines, 5);
+		cr_assert_eq(total.raw, first.raw + second.raw + third.raw);
+		cr_assert_eq(total.base_misses, first.raw + 4);
+		cr_assert_eq(total.base_seeds, first.raw);
+		cr_assert_eq(total.wire_bytes - first.wire_bytes - second.wire_bytes - third.wire_bytes,
+			     is_stock ? 0 : GODWIT_HEAD_BYTES, "and the stream header before the first");
+		pair_check_equal(&pair, "three rounds");
+		pair_check_sums(&pair);
+		pair_close(&pair);
+	}
+}
+
 struct watcher {
 	struct godwit_source *source;
 	_Atomic bool stop;
