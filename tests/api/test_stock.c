@@ -176,6 +176,30 @@ Test(stock, sends_a_delta_from_the_second_send_on)
 	}
 }
 
+/* x, forgotten, 0, x: what is kept of x is of no more use, and nobody but the state of the page says so. */
+Test(stock, does_not_believe_what_it_kept_from_before_it_forgot)
+{
+	struct pair_block *block;
+	uint8_t kept[PAGE];
+	uint64_t seed = 9;
+	struct pair pair;
+
+	for (unsigned i = 0; i < NR_BASES; i++) {
+		block = open_stock(&pair, bases[i].base, bases[i].bytes);
+		fill_text(block->guest, &seed);
+		memcpy(kept, block->guest, PAGE);
+		pair_send_all(&pair);
+		cr_assert_eq(godwit_source_forget(pair.source, ID, 0, 1), 0);
+		memset(block->guest, 0, PAGE);
+		pair_send_all(&pair);
+		memcpy(block->guest, kept, PAGE);
+		pair_send_all(&pair);
+		pair_check_equal(&pair, "what it was before it was forgotten");
+		pair_check_sums(&pair);
+		pair_close(&pair);
+	}
+}
+
 Test(stock, sends_a_page_whole_when_a_delta_would_be_as_long)
 {
 	struct pair_block *block;
