@@ -6,7 +6,8 @@
  *
  *   mb=400        memory that is changed and checked, in MiB
  *   burst=5000    pages that a worker changes, then it
- *   sleep=50000   sleeps, in us
+ *   sleep=0       sleeps, in us, and for longer if need be to begin
+ *   period=52600  one burst every so many us; 0: as often as it gets to it
  *   words=2       words changed in a page at a visit
  *   check=250     pages checked after each burst
  *   content=text  text (zstd 1 halves it), random, zero
@@ -20,7 +21,7 @@
  *   beat SEQ t=MS changed=N checked=N bad=N gap=MS    the longest gap by its own clock
  *   verified pages=N bad=N                        after "verify"
  *   BAD page ...
- * and reads commands: "verify", "reset" (the gap), "set KEY=VALUE" (burst, sleep, words, check).
+ * and reads commands: "verify", "reset" (the gap), "set KEY=VALUE" (burst, sleep, period, words, check).
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -96,7 +97,7 @@ static bool set(const char *key, const char *value)
         atomic_uint *to;
     } paces[] = {
         { "burst", &pace.burst_pages }, { "sleep", &pace.sleep_us },
-        { "words", &pace.words }, { "check", &pace.check_pages },
+        { "period", &pace.period_us }, { "words", &pace.words }, { "check", &pace.check_pages },
     };
 
     for (unsigned i = 0; i < sizeof(paces) / sizeof(*paces); i++) {
@@ -146,28 +147,40 @@ static void start(void *(*body)(void *), void *argument)
     }
 }
 
-static void *work(void *argument)
-{
-    struct worker *worker = argument;
-
-    pin((int)(worker->number % (unsigned)sysconf(_SC_NPROCESSORS_ONLN)));
-    for (;;) {
-        worker_burst(worker);
-        worker_check(worker, atomic_load_explicit(&pace.check_pages, memory_order_relaxed));
-        if (atomic_load_explicit(&worker->verify, memory_order_relaxed)) {
-            worker_verify(worker);
-        }
-        usleep(atomic_load_explicit(&pace.sleep_us, memory_order_relaxed));
-    }
-    return NULL;
-}
-
 static uint64_t now_us(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    uint64_t next_us = now_us();
+
+    pin((int)(worker->number % (unsigned)sysconf(_SC_NPROCESSORS_ONLN)));
+    for (;;) {
+        uint64_t period_us, t_us;
+
+        worker_burst(worker);
+        worker_check(worker, atomic_load_explicit(&pace.check_pages, memory_order_relaxed));
+        if (atomic_load_explicit(&worker->verify, memory_order_relaxed)) {
+            worker_verify(worker);
+        }
+        usleep(atomic_load_explicit(&pace.sleep_us, memory_order_relaxed));
+        period_us = atomic_load_explicit(&pace.period_us, memory_order_relaxed);
+        t_us = now_us();
+        next_us += period_us;
+        if (next_us > t_us) {
+            usleep((useconds_t)(next_us - t_us));
+        } else if (next_us + period_us < t_us) {
+            /* What was missed by more than one burst is not made up for. */
+            next_us = t_us;
+        }
+    }
+    return NULL;
 }
 
 static void report_verified(void)
@@ -342,7 +355,8 @@ int main(int argc, char **argv)
     mount("sys", "/sys", "sysfs", 0, NULL);
     mount("dev", "/dev", "devtmpfs", 0, NULL);
     set("burst", "5000");
-    set("sleep", "50000");
+    set("sleep", "0");
+    set("period", "52600");
     set("words", "2");
     set("check", "250");
     for (int i = 1; i < argc; i++) {

@@ -37,7 +37,7 @@ int main(void)
     work_complain = complain;
     content_init();
     for (enum content content = CONTENT_TEXT; content <= CONTENT_ZERO; content++) {
-        struct pace pace = { PAGES, 0, 300, 0 };
+        struct pace pace = { .burst_pages = PAGES, .words = 300 };
         struct worker worker = { .pace = &pace, .content = content, .pages = PAGES };
 
         if (!worker_init(&worker)) {

@@ -26,6 +26,7 @@ enum content {
 struct pace {
     atomic_uint burst_pages;    /* 0: changes nothing */
     atomic_uint sleep_us;
+    atomic_uint period_us;      /* from burst to burst */
     atomic_uint words;          /* changed in a page at a visit, the stamp among them */
     atomic_uint check_pages;    /* checked after each burst */
 };

@@ -37,7 +37,8 @@ class Spec:
     vcpus: int = 1
     mb: int = 400               # changed and checked
     burst: int = 5000           # pages changed, then
-    sleep: int = 50000          # us of sleep
+    sleep: int = 0              # us of sleep, and more until
+    period: int = 52600         # us have gone since the last burst began
     words: int = 2              # changed in a page
     check: int = 250            # pages checked after each burst
     content: str = "text"
@@ -55,7 +56,7 @@ class Spec:
 
     def program(self):
         words = [f"{key}={getattr(self, key)}" for key in (
-            "mb", "burst", "sleep", "words", "check", "content", "workers", "beat")]
+            "mb", "burst", "sleep", "period", "words", "check", "content", "workers", "beat")]
         if self.echo is not None:
             words.append(f"echo={self.echo}")
         if self.run:
@@ -67,9 +68,9 @@ STANDARD = Spec()
 
 GUESTS = {
     "sparse": STANDARD,
-    "dense": STANDARD.but(words=300),
+    "dense": STANDARD.but(words=300, sleep=50000),
     "idle": STANDARD.but(burst=0, check=50),
-    "random": STANDARD.but(content="random", words=512),
+    "random": STANDARD.but(content="random", words=512, sleep=50000),
     "zero": STANDARD.but(content="zero"),
 }
 
@@ -166,7 +167,7 @@ class Guest:
             *([] if "-machine" in spec.extra else ["-machine", spec.machine]),
             "-accel", spec.accel, "-m", str(spec.memory_mb), "-smp", str(spec.vcpus),
             "-kernel", f"{built}/vmlinuz", "-initrd", f"{built}/{spec.initramfs}",
-            "-append", f"console=ttyS0 quiet panic=-1 memhp_default_state=online_movable -- {spec.program()}",
+            "-append", f"console=ttyS0 quiet mitigations=off panic=-1 memhp_default_state=online_movable -- {spec.program()}",
             "-serial", f"file:{self.path('console')}",
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-device", "virtio-serial-pci,ioeventfd=off",
