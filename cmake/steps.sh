@@ -70,6 +70,12 @@ libcriterion-dev have_module criterion
 python3 have_command python3
 strace have_command strace"
 
+# What boots a test guest; QEMU's own needs are qemu-glue/build.sh's affair.
+needs_guest="
+gcc have_command cc
+libc6-dev have_cc
+python3 have_command python3"
+
 needs_ci="
 clang have_command clang
 libclang-rt-dev have_fuzzer

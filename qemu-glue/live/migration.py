@@ -4,6 +4,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -39,10 +40,13 @@ def multifd(method):
                 {"multifd-channels": 2, "multifd-compression": method})
 
 
-PLAIN = Mode("plain")
 XBZRLE = Mode("xbzrle", ("xbzrle",), {"xbzrle-cache-size": 512 << 20})
-COMPRESS = Mode("compress", ("compress",))
-GODWIT = Mode("godwit", ("x-godwit",))
+
+# What a binary can do is asked when it runs; "7.2" is the QEMU of Debian 12.
+MODES = {mode.name: mode for mode in (
+    Mode("plain"), XBZRLE, multifd("none"), multifd("zlib"), multifd("zstd"),
+    Mode("7.2 compress", ("compress",)), Mode("7.2 xbzrle", XBZRLE.capabilities, XBZRLE.parameters),
+    Mode("godwit", ("x-godwit",)))}
 
 
 class Rig:
@@ -125,7 +129,9 @@ def wait_final(machine, timeout_s, each=None):
     while True:
         info = machine.qmp.command("query-migrate")
         if info.get("status") in FINAL or time.monotonic() > end:
-            return info
+            # The word comes before the figures do.
+            time.sleep(0.05)
+            return machine.qmp.command("query-migrate") if info.get("status") in FINAL else info
         if each:
             each(info)
         machine.qmp.wait_event(0.1, lambda event: event["event"] == "MIGRATION"
@@ -167,6 +173,21 @@ def listen(machine, uri="tcp:127.0.0.1:0"):
         return uri
     address = machine.qmp.command("query-migrate")["socket-address"][0]
     return f"tcp:{address['host']}:{address['port']}"
+
+
+def link(text):
+    """Bytes a second of "100MB/s", "1Gbit/s" or "uncapped"."""
+    if text == "uncapped":
+        return UNCAPPED
+    match = re.fullmatch(r"([\d.]+)(MB|Gbit|Mbit)/s", text)
+    if not match:
+        raise ValueError(f"not a link: {text}; it is like 100MB/s, 1Gbit/s or uncapped")
+    return int(float(match[1]) * {"MB": 1e6, "Gbit": 125e6, "Mbit": 125e3}[match[2]])
+
+
+def can(machine, capability):
+    return any(entry["capability"] == capability
+               for entry in machine.qmp.command("query-migrate-capabilities"))
 
 
 class Costs:
