@@ -6,11 +6,11 @@
  *
  *   mb=400        memory that is changed and checked, in MiB
  *   burst=5000    pages that a worker changes, then it
- *   sleep=0       sleeps, in us, and for longer if need be to begin
+ *   sleep=40000   sleeps, in us, and for longer if need be to begin
  *   period=52600  one burst every so many us; 0: as often as it gets to it
  *   words=2       words changed in a page at a visit
  *   check=250     pages checked after each burst
- *   content=text  text (zstd 1 halves it), random, zero
+ *   content=text  text, words (zstd 1 halves both), random, zero
  *   workers=1     threads that change pages, each on a vCPU of its own, from vCPU 0 on
  *   beat=20       ms from one heartbeat to the next
  *   echo=-1       vCPU of the thread that answers on the port "godwit.echo"; -1: any
@@ -355,7 +355,7 @@ int main(int argc, char **argv)
     mount("sys", "/sys", "sysfs", 0, NULL);
     mount("dev", "/dev", "devtmpfs", 0, NULL);
     set("burst", "5000");
-    set("sleep", "0");
+    set("sleep", "40000");
     set("period", "52600");
     set("words", "2");
     set("check", "250");
@@ -369,8 +369,8 @@ int main(int argc, char **argv)
         if (!strcmp(argv[i], "mb")) {
             mb = (uint64_t)atoi(value);
         } else if (!strcmp(argv[i], "content")) {
-            content = !strcmp(value, "random") ? CONTENT_RANDOM :
-                      !strcmp(value, "zero") ? CONTENT_ZERO : CONTENT_TEXT;
+            content = !strcmp(value, "random") ? CONTENT_RANDOM : !strcmp(value, "zero") ? CONTENT_ZERO :
+                      !strcmp(value, "words") ? CONTENT_WORDS : CONTENT_TEXT;
         } else if (!strcmp(argv[i], "workers")) {
             n_workers = (unsigned)atoi(value);
         } else if (!strcmp(argv[i], "beat")) {

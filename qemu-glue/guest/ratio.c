@@ -6,11 +6,25 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <zstd.h>
 
 #include "work.h"
 
 #define PAGES 8192u
+
+static double mb_per_s(const uint64_t *memory)
+{
+    size_t room = ZSTD_compressBound(512 << 10);
+    char *out = malloc(room);
+    clock_t begun = clock();
+
+    for (size_t at = 0; at < PAGES * PAGE_BYTES; at += 512 << 10) {
+        ZSTD_compress(out, room, (const char *)memory + at, 512 << 10, 1);
+    }
+    free(out);
+    return PAGES * PAGE_BYTES / 1e6 / ((double)(clock() - begun) / CLOCKS_PER_SEC);
+}
 
 static double ratio(const uint64_t *memory, size_t piece)
 {
@@ -31,7 +45,7 @@ static void complain(const char *line)
 
 int main(void)
 {
-    static const char *const names[] = { "text", "random", "zero" };
+    static const char *const names[] = { "text", "words", "random", "zero" };
     int bad = 0;
 
     work_complain = complain;
@@ -48,8 +62,8 @@ int main(void)
         for (int i = 0; i < 20; i++) {
             worker_burst(&worker);
         }
-        printf("; changed often: %.2f, %.2f\n", ratio(worker.memory, PAGE_BYTES),
-               ratio(worker.memory, 512 << 10));
+        printf("; changed often: %.2f, %.2f at %.0f MB/s\n", ratio(worker.memory, PAGE_BYTES),
+               ratio(worker.memory, 512 << 10), mb_per_s(worker.memory));
         worker_verify(&worker);
         bad += worker.bad != 0;
         worker.memory[PAGE_WORDS * 5 + 17] ^= 1;

@@ -20,7 +20,7 @@
 
 void (*work_complain)(const char *line);
 
-/* Eight letters each. A text is drawn from it word by word, so it packs alike however often it changed. */
+/* Eight letters each. Pages are drawn from it word by word, so they pack alike however often they changed. */
 static uint64_t vocabulary[VOCABULARY];
 
 static uint64_t rng_next(uint64_t *rng)
@@ -45,20 +45,34 @@ void content_init(void)
     }
 }
 
-/* Some words come often, most seldom. */
+/* Eight letters of sixteen from 32 bits. */
 static inline uint64_t text_word(uint64_t bits)
+{
+    bits &= 0xffffffff;
+    bits = (bits | bits << 16) & 0x0000ffff0000ffff;
+    bits = (bits | bits << 8) & 0x00ff00ff00ff00ff;
+    bits = (bits | bits << 4) & 0x0f0f0f0f0f0f0f0f;
+    return bits + 0x6161616161616161;
+}
+
+/* Some words come often, most seldom. */
+static inline uint64_t language_word(uint64_t bits)
 {
     uint64_t often = (bits >> 26 & 7) == 0 ? 63 : VOCABULARY - 1;
 
     return vocabulary[bits & often];
 }
 
+static inline uint64_t any_word(enum content content, uint64_t bits)
+{
+    return content == CONTENT_RANDOM ? bits ^ bits << 23 :
+           content == CONTENT_WORDS ? language_word(bits) : text_word(bits);
+}
+
 void content_fill(uint64_t *page, enum content content, uint64_t *rng)
 {
     for (unsigned i = 0; i < PAGE_WORDS; i++) {
-        uint64_t bits = rng_next(rng);
-
-        page[i] = content == CONTENT_TEXT ? text_word(bits) : bits ^ bits << 23;
+        page[i] = any_word(content, rng_next(rng));
     }
 }
 
@@ -128,8 +142,7 @@ bool worker_init(struct worker *worker)
         if (worker->content == CONTENT_ZERO && i % 4 && !comes_back(i)) {
             continue;
         }
-        content_fill(page, worker->content == CONTENT_ZERO ? CONTENT_TEXT : worker->content,
-                     &worker->rng);
+        content_fill(page, worker->content, &worker->rng);
         page[0] = stamp(worker, i, 0);
         record->sums = sums_of(page);
         if (comes_back(i)) {
@@ -169,7 +182,7 @@ static void change_words(struct worker *worker, uint64_t index, unsigned words)
         if (at == 0) {
             continue;
         }
-        change(page, &sums, at, worker->content == CONTENT_RANDOM ? bits ^ bits << 23 : text_word(bits));
+        change(page, &sums, at, any_word(worker->content, bits));
     }
     worker->rng = rng;
     set_generation(worker, record, record->generation + 1);

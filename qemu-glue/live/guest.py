@@ -37,7 +37,7 @@ class Spec:
     vcpus: int = 1
     mb: int = 400               # changed and checked
     burst: int = 5000           # pages changed, then
-    sleep: int = 0              # us of sleep, and more until
+    sleep: int = 40000          # us of sleep, and more until
     period: int = 52600         # us have gone since the last burst began
     words: int = 2              # changed in a page
     check: int = 250            # pages checked after each burst
@@ -69,6 +69,7 @@ STANDARD = Spec()
 GUESTS = {
     "sparse": STANDARD,
     "dense": STANDARD.but(words=300, sleep=50000),
+    "words": STANDARD.but(content="words"),
     "idle": STANDARD.but(burst=0, check=50),
     "random": STANDARD.but(content="random", words=512, sleep=50000),
     "zero": STANDARD.but(content="zero"),

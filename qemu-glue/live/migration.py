@@ -239,8 +239,8 @@ def migrate(source, destination, mode, bytes_per_s=UNCAPPED, cutoff_s=40, progre
         "info": info,
     }
     if result["status"] == "completed":
-        destination.wait_beats(1)
-        result["gap_ms"] = (destination.log.beats[0].at - source.log.beats[-1].at) * 1000
+        if destination.log.wait(20, lambda: destination.log.beats):
+            result["gap_ms"] = (destination.log.beats[0].at - source.log.beats[-1].at) * 1000
         beats = [beat.at for beat in source.log.beats if beat.at >= before.at]
         result["gap_before_ms"] = max((b - a for a, b in zip(beats, beats[1:])), default=0.0) * 1000
         try:
