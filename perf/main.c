@@ -19,6 +19,7 @@ static const struct {
 	{ "encode", cmd_encode, "bytes and CPU per page, through the whole engine" },
 	{ "delta", cmd_delta, "each delta encoder and variant by itself" },
 	{ "ring", cmd_ring, "nanoseconds per item through the rings and the doorbell" },
+	{ "throttle", cmd_throttle, "vCPUs held back, simulated: the governor beside QEMU's two ways" },
 };
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -26,6 +26,7 @@ int cmd_delta(int argc, char **argv);
 int cmd_ring(int argc, char **argv);
 int cmd_estimate(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
+int cmd_throttle(int argc, char **argv);
 
 /* ---- options (util.c) ---- */
 

@@ -9,5 +9,6 @@
 #include <godwit/params.h>
 #include <godwit/source.h>
 #include <godwit/stats.h>
+#include <godwit/throttle.h>
 
 #endif

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * governor.c - every 100 ms: what do the vCPUs want, what may they have
+ *
+ * 1. Measure. A vCPU's density is new pages per CPU second; its demand what it would dirty if it were not held:
+ *    its pages, scaled up by the time for which it was held. Averages of about a second decide whether
+ *    to hold at all; the buckets (vcpu.c) police every page. A faster average let bursty guests go too soon.
+ * 2. Need. Nobody is governed while the migration converges in time by itself, nor in the first pass.
+ * 3. Allow. A round may leave half of what it began with, or what the downtime limit takes, whichever is more.
+ *    What of that is not dirtied yet is spread over the rest of the round.
+ * 4. Level. All get the same page rate, water-filled (level.c), so that who dirties little does not notice.
+ * 5. Cap. Where the floors alone are more than allowed, those vCPUs run at the cap and the others are levelled
+ *    for as much as the channel bears. If then what is left does not shrink, measured, for a while,
+ *    holding is futile: everybody is released until something changes.
+ *
+ * Pages per second with 8 fractional bits below 2^37 and times in us below 2^21: products fit 64 bits, so
+ * that a vCPU's share of a step has no wide division in it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "throttle/throttle.h"
+
+#define US 1000u			/* ns */
+#define TAU_US 1000000u			/* of the averages */
+#define STEP_MAX_US 2000000u		/* a later step counts as this late */
+#define VCPUS_MAX 65535u
+
+#define PATIENCE_S 10			/* a migration that is over in so long is left alone */
+#define SPAN_MIN_DIVISOR 4		/* 1/s: the end of a round is not planned closer than 250 ms */
+#define FUTILE_US 5000000u
+#define RETRY_NS (60ull * S)
+
+static uint64_t load(const _Atomic uint64_t *figure)
+{
+	return atomic_load_explicit(figure, memory_order_relaxed);
+}
+
+static void store(_Atomic uint64_t *figure, uint64_t value)
+{
+	atomic_store_explicit(figure, value, memory_order_relaxed);
+}
+
+static void store32(_Atomic uint32_t *figure, uint32_t value)
+{
+	atomic_store_explicit(figure, value, memory_order_relaxed);
+}
+
+static uint64_t at_most(uint64_t value, uint64_t most)
+{
+	return value < most ? value : most;
+}
+
+static uint64_t at_least(uint64_t value, uint64_t least)
+{
+	return value > least ? value : least;
+}
+
+static uint64_t to_rate(uint64_t pages_per_s)
+{
+	return at_most(pages_per_s, RATE_MAX >> RATE_SHIFT) << RATE_SHIFT;
+}
+
+/* pages in us as a rate; us is not 0. */
+static uint64_t rate_of(uint64_t pages, uint64_t us)
+{
+	/* 2^26 pages are 256 GB. */
+	return at_most((at_most(pages, 1u << 26) << RATE_SHIFT) * 1000000u / us, RATE_MAX);
+}
+
+/* a * b / c for what is done once a step; at most RATE_MAX. */
+static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
+{
+	unsigned __int128 product = (unsigned __int128)a * b / (c ? c : 1);
+
+	return product < RATE_MAX ? (uint64_t)product : RATE_MAX;
+}
+
+/*
+ * The average so far moves towards value by the part that us is of what it will cover: a plain mean over the first
+ * second, from the first value on; then it forgets exponentially.
+ */
+static uint64_t average(uint64_t so_far, uint64_t value, uint32_t *age_us, uint32_t us)
+{
+	*age_us = (uint32_t)at_most((uint64_t)*age_us + us, (uint64_t)TAU_US + us);
+	if (value >= so_far)
+		return so_far + (value - so_far) * us / *age_us;
+	return so_far - (so_far - value) * us / *age_us;
+}
+
+/* ---- measure ---- */
+
+struct sums {
+	uint64_t pages;			/* in this step */
+	uint64_t demand, floor_rate;	/* rates */
+	size_t governed;
+};
+
+static uint64_t since(uint64_t *seen, uint64_t now)
+{
+	uint64_t grown = now - *seen;
+
+	*seen = now;
+	return grown;
+}
+
+static void see(struct godwit_throttle *t, struct godwit_vcpu *v, uint32_t us, struct sums *sums)
+{
+	/* Differences, so that counters may wrap. What a vCPU has not told yet is told later. */
+	uint64_t pages = since(&v->dirtied_seen_pages, load(&v->dirtied_pages));
+	uint64_t ran_us = at_most(since(&v->ran_seen_ns, load(&v->ran_ns)) / US, STEP_MAX_US);
+	uint64_t held_ns = since(&v->held_seen_ns, load(&v->held_ns));
+	uint64_t held_us = at_most(held_ns / US, STEP_MAX_US);
+	uint64_t events = since(&v->io_seen_events, load(&v->io_events));
+	uint32_t holds = atomic_load_explicit(&v->holds, memory_order_relaxed);
+	uint32_t boosts = atomic_load_explicit(&v->boosts, memory_order_relaxed);
+	uint64_t longest_ns = load(&v->longest_hold_ns);
+	uint64_t wanted, taken;
+	uint32_t age_us = v->age_us;
+
+	store(&t->holds, load(&t->holds) + (uint32_t)(holds - v->holds_seen));
+	store(&t->boosts, load(&t->boosts) + (uint32_t)(boosts - v->boosts_seen));
+	v->holds_seen = holds;
+	v->boosts_seen = boosts;
+	if (!v->is_measured) {
+		/* The counters may be of an earlier migration. */
+		v->is_measured = 1;
+		return;
+	}
+	store(&t->held_ns, load(&t->held_ns) + held_ns);
+	if (longest_ns > load(&t->longest_hold_ns))
+		store(&t->longest_hold_ns, longest_ns);
+	store(&t->pages, load(&t->pages) + pages);
+	if (load(&v->page_cost))
+		store(&t->pages_charged, load(&t->pages_charged) + pages);
+	store(&t->io_events, load(&t->io_events) + events);
+	sums->pages += pages;
+	if (!us)
+		return;
+
+	/* Pages of one that has not said how long it ran: all the time. */
+	if (pages && !ran_us)
+		ran_us = us;
+	if (ran_us) {
+		v->density = average(v->density, rate_of(pages, ran_us), &v->density_age_us, us);
+		wanted = rate_of(pages, us);
+		wanted += wanted * held_us / ran_us;
+	} else {
+		wanted = v->density * held_us / us;
+	}
+	taken = held_us ? (held_us << FRACTION_SHIFT) / (held_us + ran_us) : 0;
+	taken = average(atomic_load_explicit(&v->taken, memory_order_relaxed), taken, &age_us, us);
+	store32(&v->taken, (uint32_t)taken);
+	age_us = v->age_us;
+	v->io_per_s = (uint32_t)average(v->io_per_s, at_most(events, 1u << 20) * 1000000u / us, &age_us, us);
+	v->demand = average(v->demand, at_most(wanted, RATE_MAX), &v->age_us, us);
+}
+
+static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate,
+		    struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct sums *sums)
+{
+	uint32_t percent = 100 - t->max_percent;
+	uint64_t rate;
+
+	for (size_t i = 0; i < nr_vcpus; i++) {
+		struct godwit_vcpu *v = vcpus[i];
+
+		see(t, v, us, sums);
+		v->floor_rate = at_most(v->density * percent / 100, v->demand);
+		sums->demand += v->demand;
+		sums->floor_rate += v->floor_rate;
+		sums->governed += load(&v->page_cost) != 0;
+	}
+	if (!us)
+		return;
+	rate = rate_of(sums->pages, us) + device_rate;
+	t->dirty_rate = average(t->dirty_rate, at_most(rate, RATE_MAX), &t->age_us, us);
+}
+
+/* ---- decide ---- */
+
+/* Would it be over in time if nobody were held? */
+static bool converges_alone(const struct godwit_throttle_input *in, uint64_t send_rate, uint64_t dirty_rate)
+{
+	return dirty_rate <= send_rate - send_rate / 20 &&
+	       to_rate(in->remaining_pages) / PATIENCE_S <= send_rate - dirty_rate;
+}
+
+/* New pages per second that the rest of the round may have, devices' included. */
+static uint64_t allowance(const struct godwit_throttle_input *in, uint64_t send_rate)
+{
+	uint64_t budget = at_least(in->round_pages / 2, in->threshold_pages - in->threshold_pages / 5);
+	uint64_t base = at_most(mul_div(budget, send_rate, in->round_pages), send_rate);
+	uint64_t left = budget > in->dirtied_pages ? budget - in->dirtied_pages : 0;
+	uint64_t span_pages = at_least(in->remaining_pages, (send_rate >> RATE_SHIFT) / SPAN_MIN_DIVISOR);
+	uint64_t pace = mul_div(left, send_rate, span_pages);
+
+	return at_most(at_least(pace, base / 2), 2 * base);
+}
+
+/* Capped, and measured no progress for a while: what a round leaves is what it began with. */
+static bool finds_futile(struct godwit_throttle *t, const struct godwit_throttle_input *in, uint64_t send_rate,
+			 uint32_t us)
+{
+	uint64_t left = in->dirtied_pages + mul_div(t->dirty_rate, in->remaining_pages, send_rate);
+
+	if (left > in->round_pages - in->round_pages / 50)
+		t->futile_us += us;
+	else
+		t->futile_us -= (uint32_t)at_most(t->futile_us, us);
+	return t->futile_us >= FUTILE_US;
+}
+
+static bool still_futile(struct godwit_throttle *t, uint64_t now_ns, uint64_t send_rate)
+{
+	uint64_t fifth = t->futile_send_rate / 5;
+
+	if (!t->is_futile)
+		return false;
+	t->is_futile = now_ns - t->futile_ns < RETRY_NS && t->max_percent == t->futile_max_percent &&
+		       send_rate < t->futile_send_rate + fifth && send_rate > t->futile_send_rate - fifth;
+	if (!t->is_futile)
+		t->futile_us = 0;
+	return t->is_futile;
+}
+
+/* ---- act ---- */
+
+static void release(struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+{
+	for (size_t i = 0; i < nr_vcpus; i++) {
+		vcpus[i]->rate = 0;
+		godwit_vcpu_stop(vcpus[i]);
+	}
+}
+
+/* Not by more than half down or up in a step; the first from what it did when it was free. */
+static uint64_t slew(const struct godwit_vcpu *v, uint64_t rate)
+{
+	uint64_t from = v->rate ? v->rate : at_least(v->demand, rate);
+
+	return at_most(at_least(rate, from / 2), from + from / 2);
+}
+
+/* Windows that spend half of the rate if the guest works through them, within bounds. */
+static uint32_t boost_for(const struct godwit_vcpu *v, uint64_t rate)
+{
+	if (!v->density || !v->io_per_s)
+		return BOOST_MAX_NS;
+	return (uint32_t)at_most(at_least(at_most(rate, 1ull << 34) * (S / 2) / v->density / v->io_per_s,
+					  BOOST_MIN_NS), BOOST_MAX_NS);
+}
+
+static void govern(struct godwit_vcpu *v, uint64_t rate, uint64_t entitled, uint32_t floor)
+{
+	uint64_t resume_ns;
+
+	v->rate = rate = at_least(at_least(slew(v, rate), entitled), 1 << RATE_SHIFT);
+	resume_ns = v->density * RESUME_WORK_NS / rate;
+	store32(&v->resume_ns, (uint32_t)at_most(at_least(resume_ns, RESUME_NS), RESUME_MAX_NS));
+	store32(&v->boost_ns, boost_for(v, rate));
+	store32(&v->floor, floor);
+	store(&v->page_cost, at_least(((uint64_t)S << (CREDIT_SHIFT + RATE_SHIFT)) / rate, 1));
+}
+
+/* For demands that are more than allowed: the level. Elsewhere each gets what it wants and a part of the rest. */
+static enum godwit_throttle_state hold(struct godwit_throttle *t, const struct sums *sums, uint64_t send_rate,
+				       uint64_t allowed, uint64_t device_rate,
+				       struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+{
+	uint32_t floor = (100 - t->max_percent) * FRACTION_ONE / 100;
+	uint64_t entitled = allowed / 2 / nr_vcpus, level = 0, spare = 0;
+	enum godwit_throttle_state state = GODWIT_THROTTLE_LEVEL;
+
+	if (sums->demand <= allowed) {
+		spare = (allowed - sums->demand) / nr_vcpus;
+		state = GODWIT_THROTTLE_ARMED;
+	} else {
+		if (sums->floor_rate > allowed) {
+			uint64_t bearable = send_rate - send_rate * 15 / 100;
+
+			bearable = bearable > device_rate ? bearable - device_rate : 0;
+			allowed = at_least(allowed, at_most(bearable, sums->demand - 1));
+			state = sums->floor_rate + device_rate > send_rate - send_rate / 20 ?
+				GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
+		}
+		level = at_least(godwit_level_fill(vcpus, nr_vcpus, allowed), entitled);
+	}
+	store(&t->level, state == GODWIT_THROTTLE_ARMED ? 0 : level);
+	for (size_t i = 0; i < nr_vcpus; i++)
+		govern(vcpus[i], state == GODWIT_THROTTLE_ARMED ? vcpus[i]->demand + spare : level, entitled, floor);
+	return state;
+}
+
+static void tell(struct godwit_throttle *t, enum godwit_throttle_state state, uint64_t release_ns,
+		 uint64_t allowed, const struct sums *sums)
+{
+	if (state == GODWIT_THROTTLE_IDLE || state == GODWIT_THROTTLE_FUTILE)
+		store(&t->level, 0);
+	if (state == GODWIT_THROTTLE_INFEASIBLE)
+		store32(&t->was_infeasible, 1);
+	if (state == GODWIT_THROTTLE_FUTILE)
+		store32(&t->was_futile, 1);
+	store(&t->release_ns, release_ns);
+	store(&t->wanted, sums->demand);
+	store(&t->allowed, allowed);
+	store32(&t->governed, state == GODWIT_THROTTLE_IDLE || state == GODWIT_THROTTLE_FUTILE ? 0 :
+		(uint32_t)sums->governed);
+	store32(&t->max_told, t->max_percent);
+	store32(&t->state, state);
+}
+
+/* Until what is left fits, at the rates of the moment. */
+static uint64_t time_left_ns(const struct godwit_throttle *t, const struct godwit_throttle_input *in,
+			     uint64_t send_rate)
+{
+	uint64_t gain = send_rate > t->dirty_rate ? send_rate - t->dirty_rate : 0;
+	uint64_t left = in->remaining_pages > in->threshold_pages ? in->remaining_pages - in->threshold_pages : 0;
+
+	if (!gain)
+		return UINT64_MAX;
+	return mul_div(to_rate(left), 1000, gain) * MS;
+}
+
+struct godwit_throttle *godwit_throttle_init(void *memory, uint32_t max_percent)
+{
+	struct godwit_throttle *t = memory;
+
+	memset(t, 0, sizeof(*t));
+	godwit_throttle_set_max(t, max_percent);
+	store32(&t->max_told, t->max_percent);
+	return t;
+}
+
+void godwit_throttle_set_max(struct godwit_throttle *t, uint32_t max_percent)
+{
+	t->max_percent = !max_percent ? 90 : max_percent > 99 ? 99 : max_percent;
+}
+
+int godwit_throttle_step(struct godwit_throttle *t, const struct godwit_throttle_input *in,
+			 struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+{
+	uint64_t send_rate, device_rate, allowed;
+	enum godwit_throttle_state state = GODWIT_THROTTLE_IDLE;
+	struct sums sums = { 0 };
+	int64_t span_ns;
+	uint32_t us;
+
+	if (in->size < sizeof(*in) || nr_vcpus > VCPUS_MAX)
+		return -EINVAL;
+	span_ns = t->has_stepped ? (int64_t)(in->now_ns - t->last_ns) : 0;
+	if (span_ns > 0 || !t->has_stepped)
+		t->last_ns = in->now_ns;
+	t->has_stepped = true;
+	us = span_ns > 0 ? (uint32_t)at_most((uint64_t)span_ns / US, STEP_MAX_US) : 0;
+	send_rate = to_rate(in->send_pages_per_s);
+	device_rate = to_rate(in->device_pages_per_s);
+	measure(t, us, device_rate, vcpus, nr_vcpus, &sums);
+
+	if (!nr_vcpus || !in->is_active || in->is_first_pass || !send_rate) {
+		release(vcpus, nr_vcpus);
+		t->futile_us = 0;
+		tell(t, GODWIT_THROTTLE_IDLE, 0, send_rate, &sums);
+		return 0;
+	}
+	if (converges_alone(in, send_rate, sums.demand + device_rate)) {
+		release(vcpus, nr_vcpus);
+		tell(t, GODWIT_THROTTLE_IDLE, 0, send_rate, &sums);
+		return 0;
+	}
+	if (still_futile(t, in->now_ns, send_rate)) {
+		release(vcpus, nr_vcpus);
+		tell(t, GODWIT_THROTTLE_FUTILE, t->futile_ns + RETRY_NS - in->now_ns, send_rate, &sums);
+		return 0;
+	}
+	allowed = allowance(in, send_rate);
+	allowed = allowed > device_rate ? allowed - device_rate : 0;
+	state = hold(t, &sums, send_rate, allowed, device_rate, vcpus, nr_vcpus);
+	sums.governed = nr_vcpus;
+	if (state < GODWIT_THROTTLE_CAPPED) {
+		t->futile_us = 0;
+	} else if (finds_futile(t, in, send_rate, us)) {
+		t->is_futile = true;
+		t->futile_ns = in->now_ns;
+		t->futile_send_rate = send_rate;
+		t->futile_max_percent = t->max_percent;
+		release(vcpus, nr_vcpus);
+		state = GODWIT_THROTTLE_FUTILE;
+	}
+	tell(t, state, state == GODWIT_THROTTLE_FUTILE ? RETRY_NS : time_left_ns(t, in, send_rate), allowed,
+	     &sums);
+	return 0;
+}
+
+void godwit_throttle_stop(struct godwit_throttle *t, struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+{
+	struct sums sums = { 0 };
+
+	/* The last of the figures; the averages take nothing from a part of a period. */
+	measure(t, 0, 0, vcpus, nr_vcpus, &sums);
+	release(vcpus, nr_vcpus);
+	t->futile_us = 0;
+	tell(t, GODWIT_THROTTLE_IDLE, 0, 0, &sums);
+}
+
+const char *godwit_throttle_state_name(enum godwit_throttle_state state)
+{
+	static const char *const names[] = { "idle", "armed", "level", "capped", "infeasible", "futile" };
+
+	return (unsigned)state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
+}
+
+void godwit_throttle_stats(const struct godwit_throttle *t, struct godwit_throttle_stats *stats)
+{
+	size_t size = stats->size < sizeof(*stats) ? stats->size : sizeof(*stats);
+	struct godwit_throttle_stats s = {
+		.size = stats->size,
+		.held_ns = load(&t->held_ns),
+		.longest_hold_ns = load(&t->longest_hold_ns),
+		.holds = load(&t->holds),
+		.boosts = load(&t->boosts),
+		.io_events = load(&t->io_events),
+		.pages = load(&t->pages),
+		.pages_charged = load(&t->pages_charged),
+		.level_pages_per_s = load(&t->level) >> RATE_SHIFT,
+		.wanted_pages_per_s = load(&t->wanted) >> RATE_SHIFT,
+		.allowed_pages_per_s = load(&t->allowed) >> RATE_SHIFT,
+		.release_ns = load(&t->release_ns),
+		.state = atomic_load_explicit(&t->state, memory_order_relaxed),
+		.max_percent = atomic_load_explicit(&t->max_told, memory_order_relaxed),
+		.governed = atomic_load_explicit(&t->governed, memory_order_relaxed),
+		.is_infeasible = atomic_load_explicit(&t->was_infeasible, memory_order_relaxed),
+		.is_futile = atomic_load_explicit(&t->was_futile, memory_order_relaxed),
+	};
+
+	memcpy(stats, &s, size);
+}
