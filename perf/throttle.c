@@ -106,7 +106,7 @@ static void fill(struct row *row, const struct sim_load *load, const struct sim_
 		row->held_s += v->held_s;
 		row->longest_hold_ms = fmax(row->longest_hold_ms, (double)v->longest_hold_ns / 1e6);
 		if (span > 1 && v->held_s > 0)
-			row->exits_per_s = fmax(row->exits_per_s, (double)v->looks / span);
+			row->exits_per_s = fmax(row->exits_per_s, (double)v->exits / span);
 		else if (span <= 0)
 			row->exits_per_s = fmax(row->exits_per_s, (double)v->exits / r->seconds);
 	}

@@ -75,7 +75,7 @@ void sim_sync(struct sim *sim)
 		v->ring_pages = 0;
 	}
 	m->syncs++;
-	if (sim->now_ns <= m->period_ns + PERIOD_NS)
+	if (sim->options->send_bytes_per_s <= 0 || sim->now_ns <= m->period_ns + PERIOD_NS)
 		return;
 	if (m->period_new > m->period_sent * TRIGGER && ++m->high_count >= 2) {
 		m->high_count = 0;

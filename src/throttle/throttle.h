@@ -41,12 +41,13 @@
 #define RESUME_MAX_NS (BURST_NS / 2)
 /* CPU time that ends a hold by the floor: the least slice worth a wake-up. */
 #define SLICE_NS 500000u
-/* What an I/O event may run for. Shorter than the guest's work for one I/O is worse than none: it owes and
- * has not answered. */
+/* What an I/O event may run for. Shorter than the guest's work for one I/O is worse than none: that owes and has
+ * not answered. */
 #define BOOST_MIN_NS 400000u
 #define BOOST_MAX_NS 600000u
+#define BOOST_LEAST_NS 100000u		/* deep in debt */
 /* When to look again. */
-#define LOOK_MIN_NS 50000u
+#define LOOK_MIN_NS 200000u
 #define LOOK_MAX_NS (10 * MS)
 
 struct godwit_vcpu {
@@ -78,9 +79,11 @@ struct godwit_vcpu {
 	/* [own] alone from here; what is atomic is read by [step] or for statistics: relaxed, single numbers. */
 	uint64_t last_ns;
 	int64_t page_credit, floor_credit;
-	uint64_t boost_until_ns, boost_counted_ns;
+	uint64_t boost_until_ns;
 	uint64_t charged_pages;			/* of dirtied_pages */
 	uint64_t boosted_events;		/* of io_events */
+	bool has_io_waiting;			/* an event came while it was held */
+	bool is_window_counted;			/* among the boosts */
 	uint64_t peak_density;			/* pages per ms of CPU time, 8 fractional bits; fades */
 	_Atomic uint64_t held_since_ns;		/* 0: not held */
 	_Atomic uint64_t ran_ns, held_ns, longest_hold_ns;

@@ -85,28 +85,57 @@ void godwit_vcpu_io(struct godwit_vcpu *v, uint64_t now_ns)
 	atomic_fetch_add_explicit(&v->io_events, 1, memory_order_release);
 }
 
-/* A window begins with the event; for a vCPU that is held, when it gets to run. */
+/*
+ * Windows get shorter as the second half of the debt fills, so that frequent events do not run into its
+ * bottom, where there are none: a short answer soon is worth more than a long one late.
+ */
+static void open_window(struct godwit_vcpu *v, uint64_t from_ns)
+{
+	int64_t left_ns = (int64_t)DEBT_NS + v->page_credit / CREDIT(1);
+	uint64_t window_ns = load32(&v->boost_ns), until_ns;
+
+	if (left_ns < (int64_t)DEBT_NS / 2) {
+		window_ns = left_ns > 0 ? window_ns * (uint64_t)left_ns / (DEBT_NS / 2) : 0;
+		if (window_ns < BOOST_LEAST_NS)
+			window_ns = BOOST_LEAST_NS;
+	}
+	until_ns = from_ns + window_ns;
+	if ((int64_t)(until_ns - v->boost_until_ns) <= 0)
+		return;
+	v->boost_until_ns = until_ns;
+	v->is_window_counted = false;
+}
+
+/*
+ * A window begins with the event; for a vCPU that is held, when it gets to run, be that later: an event
+ * that came at the bottom of the debt is not lost.
+ */
 static void take_io(struct godwit_vcpu *v, uint64_t now_ns)
 {
 	/* V2 acquire, meets V1 in godwit_vcpu_io(). */
 	uint64_t events = atomic_load_explicit(&v->io_events, memory_order_acquire);
-	uint64_t from_ns, until_ns;
+	uint64_t from_ns;
 
 	if (events == v->boosted_events)
 		return;
 	v->boosted_events = events;
+	v->has_io_waiting = load(&v->held_since_ns) != 0;
+	if (v->has_io_waiting)
+		return;
 	from_ns = load(&v->io_ns);
-	if (load(&v->held_since_ns) || (int64_t)(now_ns - from_ns) < 0)
+	if ((int64_t)(now_ns - from_ns) < 0)
 		from_ns = now_ns;
-	until_ns = from_ns + load32(&v->boost_ns);
-	if ((int64_t)(until_ns - v->boost_until_ns) > 0)
-		v->boost_until_ns = until_ns;
+	open_window(v, from_ns);
+}
+
+static bool may_owe(const struct godwit_vcpu *v)
+{
+	return v->page_credit > -CREDIT(DEBT_NS) || v->floor_credit > -floor_debt(v);
 }
 
 static bool is_boosted(const struct godwit_vcpu *v)
 {
-	return (int64_t)(v->boost_until_ns - v->last_ns) > 0 &&
-	       (v->page_credit > -CREDIT(DEBT_NS) || v->floor_credit > -floor_debt(v));
+	return (int64_t)(v->boost_until_ns - v->last_ns) > 0 && may_owe(v);
 }
 
 /* The densest slice of late: after a sync all pages are clean again, and the density jumps tenfold. */
@@ -116,7 +145,7 @@ static void learn_peak(struct godwit_vcpu *v, uint64_t span_ns, uint64_t pages, 
 
 	/* By half in about 6 s. */
 	v->peak_density -= fade_us < (1u << 23) ? (v->peak_density * fade_us) >> 23 : v->peak_density;
-	if (!pages || ran_ns < LOOK_MIN_NS / 4)
+	if (!pages || ran_ns < LOOK_MIN_NS / 2)
 		return;
 	if (pages > RATE_MAX)
 		pages = RATE_MAX;
@@ -191,10 +220,14 @@ bool godwit_vcpu_may_run(struct godwit_vcpu *v, uint64_t now_ns)
 			     v->floor_credit >= CREDIT(SLICE_NS);
 	else
 		has_credit = v->page_credit > 0 || v->floor_credit > 0;
+	if (v->has_io_waiting && (has_credit || may_owe(v))) {
+		v->has_io_waiting = false;
+		open_window(v, v->last_ns);
+	}
 	if (!has_credit && is_boosted(v)) {
-		if (v->boost_counted_ns != v->boost_until_ns)
+		if (!v->is_window_counted)
 			count_one(&v->boosts);
-		v->boost_counted_ns = v->boost_until_ns;
+		v->is_window_counted = true;
 		has_credit = true;
 	}
 	if (has_credit && is_held)
@@ -243,6 +276,11 @@ static uint64_t held_ns(const struct godwit_vcpu *v)
 	/* Up: a look that is a nanosecond early is one look too many. */
 	by_pages = ((uint64_t)page >> CREDIT_SHIFT) + 1;
 	by_floor = (uint64_t)floor / fraction + 1;
+	if (v->has_io_waiting && !may_owe(v)) {
+		/* Until it owes little enough. */
+		page = -CREDIT(DEBT_NS) - v->page_credit;
+		by_pages = ((uint64_t)page >> CREDIT_SHIFT) + 1;
+	}
 	return by_pages < by_floor ? by_pages : by_floor;
 }
 
