@@ -9,9 +9,9 @@
  * 3. Allow. A round may leave half of what it began with, or what the downtime limit takes, whichever is more.
  *    What of that is not dirtied yet is spread over the rest of the round.
  * 4. Level. All get the same page rate, water-filled (level.c), so that who dirties little does not notice.
- * 5. Cap. Where the floors alone are more than allowed, those vCPUs run at the cap and the others are levelled
- *    for as much as the channel bears. If then what is left does not shrink, measured, for a while,
- *    holding is futile: everybody is released until something changes.
+ * 5. Cap. Where the floors alone are more than allowed, vCPUs whose floor is above the level run at the cap,
+ *    and the others are levelled for what the channel bears beside them. If then what is left does not
+ *    shrink, measured, for a while, holding is futile: everybody is released until something changes.
  *
  * Pages per second with 8 fractional bits below 2^37 and times in us below 2^21: products fit 64 bits, so
  * that a vCPU's share of a step has no wide division in it.
@@ -156,19 +156,25 @@ static void see(struct godwit_throttle *t, struct godwit_vcpu *v, uint32_t us, s
 	v->demand = average(v->demand, at_most(wanted, RATE_MAX), &v->age_us, us);
 }
 
+/* What it dirties at the cap. */
+static uint64_t floor_rate(const struct godwit_throttle *t, const struct godwit_vcpu *v)
+{
+	return at_most(v->density * (100 - t->max_percent) / 100, v->demand);
+}
+
 static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate,
 		    struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct sums *sums)
 {
-	uint32_t percent = 100 - t->max_percent;
 	uint64_t rate;
 
 	for (size_t i = 0; i < nr_vcpus; i++) {
 		struct godwit_vcpu *v = vcpus[i];
 
 		see(t, v, us, sums);
-		v->floor_rate = at_most(v->density * percent / 100, v->demand);
-		sums->demand += v->demand;
-		sums->floor_rate += v->floor_rate;
+		v->most_rate = v->demand;
+		v->least_rate = floor_rate(t, v);
+		sums->demand += v->most_rate;
+		sums->floor_rate += v->least_rate;
 		sums->governed += load(&v->page_cost) != 0;
 	}
 	if (!us)
@@ -263,33 +269,68 @@ static void govern(struct godwit_vcpu *v, uint64_t rate, uint64_t entitled, uint
 	store(&v->page_cost, at_least(((uint64_t)S << (CREDIT_SHIFT + RATE_SHIFT)) / rate, 1));
 }
 
-/* For demands that are more than allowed: the level. Elsewhere each gets what it wants and a part of the rest. */
-static enum godwit_throttle_state hold(struct godwit_throttle *t, const struct sums *sums, uint64_t send_rate,
-				       uint64_t allowed, uint64_t device_rate,
-				       struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+struct plan {
+	enum godwit_throttle_state state;
+	uint64_t level;			/* common rate; ARMED: what each gets above its demand */
+	uint64_t capped_level;		/* of those whose floor is above it; 0: nobody is capped */
+	uint64_t entitled;		/* who dirties less than this is never held */
+};
+
+/*
+ * The floors are too much: who has a floor above the level that there would be without floors is at the cap. Its page
+ * rate is below its floor, so that the floor alone says when it runs, and it profits from pages that are
+ * dirty already. All others get what the channel bears beside those.
+ */
+static void plan_cap(const struct godwit_throttle *t, uint64_t allowed, uint64_t bearable,
+		     struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct plan *plan)
 {
-	uint32_t floor = (100 - t->max_percent) * FRACTION_ONE / 100;
-	uint64_t entitled = allowed / 2 / nr_vcpus, level = 0, spare = 0;
-	enum godwit_throttle_state state = GODWIT_THROTTLE_LEVEL;
+	for (size_t i = 0; i < nr_vcpus; i++)
+		vcpus[i]->least_rate = 0;
+	plan->capped_level = at_least(godwit_level_fill(vcpus, nr_vcpus, allowed), 1);
+	for (size_t i = 0; i < nr_vcpus; i++) {
+		vcpus[i]->least_rate = floor_rate(t, vcpus[i]);
+		if (vcpus[i]->least_rate > plan->capped_level)
+			vcpus[i]->most_rate = vcpus[i]->least_rate;
+	}
+	plan->level = at_least(plan->capped_level, godwit_level_fill(vcpus, nr_vcpus, bearable));
+}
+
+static struct plan plan_rates(const struct godwit_throttle *t, const struct sums *sums, uint64_t send_rate,
+			      uint64_t allowed, uint64_t device_rate, struct godwit_vcpu *const *vcpus,
+			      size_t nr_vcpus)
+{
+	struct plan plan = { .state = GODWIT_THROTTLE_LEVEL, .entitled = allowed / 2 / nr_vcpus };
+	uint64_t bearable = send_rate - send_rate * 15 / 100;
 
 	if (sums->demand <= allowed) {
-		spare = (allowed - sums->demand) / nr_vcpus;
-		state = GODWIT_THROTTLE_ARMED;
+		plan.state = GODWIT_THROTTLE_ARMED;
+		plan.level = (allowed - sums->demand) / nr_vcpus;
+	} else if (sums->floor_rate <= allowed) {
+		plan.level = godwit_level_fill(vcpus, nr_vcpus, allowed);
 	} else {
-		if (sums->floor_rate > allowed) {
-			uint64_t bearable = send_rate - send_rate * 15 / 100;
-
-			bearable = bearable > device_rate ? bearable - device_rate : 0;
-			allowed = at_least(allowed, at_most(bearable, sums->demand - 1));
-			state = sums->floor_rate + device_rate > send_rate - send_rate / 20 ?
-				GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
-		}
-		level = at_least(godwit_level_fill(vcpus, nr_vcpus, allowed), entitled);
+		plan.state = sums->floor_rate + device_rate > send_rate - send_rate / 20 ?
+			     GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
+		plan_cap(t, allowed, bearable > device_rate ? bearable - device_rate : 0, vcpus, nr_vcpus, &plan);
 	}
-	store(&t->level, state == GODWIT_THROTTLE_ARMED ? 0 : level);
-	for (size_t i = 0; i < nr_vcpus; i++)
-		govern(vcpus[i], state == GODWIT_THROTTLE_ARMED ? vcpus[i]->demand + spare : level, entitled, floor);
-	return state;
+	return plan;
+}
+
+static void act(struct godwit_throttle *t, const struct plan *plan, struct godwit_vcpu *const *vcpus,
+		size_t nr_vcpus)
+{
+	uint32_t floor = (100 - t->max_percent) * FRACTION_ONE / 100;
+
+	for (size_t i = 0; i < nr_vcpus; i++) {
+		struct godwit_vcpu *v = vcpus[i];
+		uint64_t rate = plan->level;
+
+		if (plan->state == GODWIT_THROTTLE_ARMED)
+			rate += v->demand;
+		else if (plan->capped_level && v->least_rate > plan->capped_level)
+			rate = plan->capped_level;
+		govern(v, rate, plan->entitled, floor);
+	}
+	store(&t->level, plan->state == GODWIT_THROTTLE_ARMED ? 0 : at_least(plan->level, plan->entitled));
 }
 
 static void tell(struct godwit_throttle *t, enum godwit_throttle_state state, uint64_t release_ns,
@@ -341,8 +382,9 @@ int godwit_throttle_step(struct godwit_throttle *t, const struct godwit_throttle
 			 struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
 {
 	uint64_t send_rate, device_rate, allowed;
-	enum godwit_throttle_state state = GODWIT_THROTTLE_IDLE;
+	enum godwit_throttle_state state;
 	struct sums sums = { 0 };
+	struct plan plan;
 	int64_t span_ns;
 	uint32_t us;
 
@@ -375,7 +417,9 @@ int godwit_throttle_step(struct godwit_throttle *t, const struct godwit_throttle
 	}
 	allowed = allowance(in, send_rate);
 	allowed = allowed > device_rate ? allowed - device_rate : 0;
-	state = hold(t, &sums, send_rate, allowed, device_rate, vcpus, nr_vcpus);
+	plan = plan_rates(t, &sums, send_rate, allowed, device_rate, vcpus, nr_vcpus);
+	act(t, &plan, vcpus, nr_vcpus);
+	state = plan.state;
 	sums.governed = nr_vcpus;
 	if (state < GODWIT_THROTTLE_CAPPED) {
 		t->futile_us = 0;

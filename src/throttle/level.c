@@ -16,7 +16,7 @@ static uint64_t taken(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, uint64_
 	uint64_t sum = 0, rising = 0;
 
 	for (size_t i = 0; i < nr_vcpus; i++) {
-		uint64_t most = vcpus[i]->demand, least = vcpus[i]->floor_rate;
+		uint64_t most = vcpus[i]->most_rate, least = vcpus[i]->least_rate;
 		uint64_t takes = q > least ? q : least;
 
 		rising += q >= least && q < most;
@@ -32,8 +32,10 @@ uint64_t godwit_level_fill(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, ui
 	uint64_t rising, sum, guess;
 
 	for (size_t i = 0; i < nr_vcpus; i++)
-		if (vcpus[i]->demand > high)
-			high = vcpus[i]->demand;
+		if (vcpus[i]->most_rate > high)
+			high = vcpus[i]->most_rate;
+	if (taken(vcpus, nr_vcpus, high, &rising) <= allowed)
+		return high;
 	sum = taken(vcpus, nr_vcpus, 0, &rising);
 	if (sum > allowed)
 		return 0;

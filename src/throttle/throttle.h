@@ -62,7 +62,7 @@ struct godwit_vcpu {
 	uint64_t rate;				/* behind page_cost, for the next step's slew */
 	uint64_t density;			/* new pages per second of CPU time, as a rate */
 	uint64_t demand;			/* new pages per second if it were not held, as a rate */
-	uint64_t floor_rate;			/* what it dirties at the cap; scratch of a step */
+	uint64_t least_rate, most_rate;		/* between what and what it can be levelled; scratch of a step */
 	uint64_t ran_seen_ns, held_seen_ns, dirtied_seen_pages, io_seen_events;
 	uint32_t io_per_s;			/* average */
 	uint32_t age_us, density_age_us;	/* what the averages cover so far */
@@ -115,8 +115,8 @@ static_assert(sizeof(struct godwit_throttle) <= GODWIT_THROTTLE_BYTES, "callers 
 /*
  * godwit_level_fill() - the common rate at which the vCPUs together dirty what they may.
  *
- * Result:  the largest q with sum of min(demand, max(q, floor_rate)) <= allowed; 0 when the floors alone are
- *          more. Demands together must be more than allowed. Reads demand and floor_rate of each.
+ * Result:  the largest q with sum of min(most_rate, max(q, least_rate)) <= allowed; 0 when q = 0 is too much,
+ *          the highest most_rate when nothing is. Reads most_rate and least_rate of each.
  */
 uint64_t godwit_level_fill(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, uint64_t allowed);
 

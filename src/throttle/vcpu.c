@@ -85,21 +85,27 @@ void godwit_vcpu_io(struct godwit_vcpu *v, uint64_t now_ns)
 	atomic_fetch_add_explicit(&v->io_events, 1, memory_order_release);
 }
 
+/* How much of a window is left when this much of a debt is: all of it over the first half. */
+static uint64_t shorten(uint64_t window_ns, int64_t left, int64_t debt)
+{
+	if (left <= 0)
+		return 0;
+	return left < debt / 2 ? window_ns * (uint64_t)left / ((uint64_t)debt / 2) : window_ns;
+}
+
 /*
- * Windows get shorter as the second half of the debt fills, so that frequent events do not run into its
+ * Windows get shorter as the second half of both debts fills, so that frequent events do not run into the
  * bottom, where there are none: a short answer soon is worth more than a long one late.
  */
 static void open_window(struct godwit_vcpu *v, uint64_t from_ns)
 {
-	int64_t left_ns = (int64_t)DEBT_NS + v->page_credit / CREDIT(1);
-	uint64_t window_ns = load32(&v->boost_ns), until_ns;
+	uint64_t window_ns = load32(&v->boost_ns);
+	uint64_t by_pages = shorten(window_ns, (int64_t)DEBT_NS + v->page_credit / CREDIT(1), DEBT_NS);
+	uint64_t by_floor = shorten(window_ns, floor_debt(v) + v->floor_credit, floor_debt(v));
+	uint64_t until_ns;
 
-	if (left_ns < (int64_t)DEBT_NS / 2) {
-		window_ns = left_ns > 0 ? window_ns * (uint64_t)left_ns / (DEBT_NS / 2) : 0;
-		if (window_ns < BOOST_LEAST_NS)
-			window_ns = BOOST_LEAST_NS;
-	}
-	until_ns = from_ns + window_ns;
+	window_ns = by_pages > by_floor ? by_pages : by_floor;
+	until_ns = from_ns + (window_ns > BOOST_LEAST_NS ? window_ns : BOOST_LEAST_NS);
 	if ((int64_t)(until_ns - v->boost_until_ns) <= 0)
 		return;
 	v->boost_until_ns = until_ns;
