@@ -25,6 +25,7 @@
 #define TAU_US 1000000u			/* of the averages */
 #define STEP_MAX_US 2000000u		/* a later step counts as this late */
 #define VCPUS_MAX 65535u
+#define DENSE_FADE 6			/* a 64th a step: to half in 4 s */
 
 #define PATIENCE_S 10			/* a migration that is over in so long is left alone */
 #define SPAN_MIN_DIVISOR 4		/* 1/s: the end of a round is not planned closer than 250 ms */
@@ -92,7 +93,9 @@ static uint64_t average(uint64_t so_far, uint64_t value, uint32_t *age_us, uint3
 
 struct sums {
 	uint64_t pages;			/* in this step */
-	uint64_t demand, floor_rate;	/* rates */
+	uint64_t demand;		/* rates */
+	uint64_t floor_rate;		/* at the cap */
+	uint64_t floor_peak;		/* at the cap right after a sync, when all pages are clean */
 	size_t governed;
 };
 
@@ -115,7 +118,7 @@ static void see(struct godwit_throttle *t, struct godwit_vcpu *v, uint32_t us, s
 	uint32_t holds = atomic_load_explicit(&v->holds, memory_order_relaxed);
 	uint32_t boosts = atomic_load_explicit(&v->boosts, memory_order_relaxed);
 	uint64_t longest_ns = load(&v->longest_hold_ns);
-	uint64_t wanted, taken;
+	uint64_t wanted, taken, density;
 	uint32_t age_us = v->age_us;
 
 	store(&t->holds, load(&t->holds) + (uint32_t)(holds - v->holds_seen));
@@ -142,7 +145,9 @@ static void see(struct godwit_throttle *t, struct godwit_vcpu *v, uint32_t us, s
 	if (pages && !ran_us)
 		ran_us = us;
 	if (ran_us) {
-		v->density = average(v->density, rate_of(pages, ran_us), &v->density_age_us, us);
+		density = rate_of(pages, ran_us);
+		v->density = average(v->density, density, &v->density_age_us, us);
+		v->dense = at_least(v->dense - (v->dense >> DENSE_FADE), ran_us > us / 256 ? density : 0);
 		wanted = rate_of(pages, us);
 		wanted += wanted * held_us / ran_us;
 	} else {
@@ -175,6 +180,7 @@ static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate
 		v->least_rate = floor_rate(t, v);
 		sums->demand += v->most_rate;
 		sums->floor_rate += v->least_rate;
+		sums->floor_peak += v->density ? mul_div(v->least_rate, at_least(v->dense, v->density), v->density) : 0;
 		sums->governed += load(&v->page_cost) != 0;
 	}
 	if (!us)
@@ -213,7 +219,7 @@ static bool finds_futile(struct godwit_throttle *t, const struct godwit_throttle
 	if (left > in->round_pages - in->round_pages / 50)
 		t->futile_us += us;
 	else
-		t->futile_us -= (uint32_t)at_most(t->futile_us, us);
+		t->futile_us -= (uint32_t)at_most(t->futile_us, us / 2);
 	return t->futile_us >= FUTILE_US;
 }
 
@@ -308,7 +314,7 @@ static struct plan plan_rates(const struct godwit_throttle *t, const struct sums
 	} else if (sums->floor_rate <= allowed) {
 		plan.level = godwit_level_fill(vcpus, nr_vcpus, allowed);
 	} else {
-		plan.state = sums->floor_rate + device_rate > send_rate - send_rate / 20 ?
+		plan.state = sums->floor_peak + device_rate > send_rate - send_rate / 20 ?
 			     GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
 		plan_cap(t, allowed, bearable > device_rate ? bearable - device_rate : 0, vcpus, nr_vcpus, &plan);
 	}

@@ -61,6 +61,7 @@ struct godwit_vcpu {
 	/* Averages and what they were taken from: no other thread reads them. */
 	uint64_t rate;				/* behind page_cost, for the next step's slew */
 	uint64_t density;			/* new pages per second of CPU time, as a rate */
+	uint64_t dense;				/* the highest of one step, fading: right after a sync */
 	uint64_t demand;			/* new pages per second if it were not held, as a rate */
 	uint64_t least_rate, most_rate;		/* between what and what it can be levelled; scratch of a step */
 	uint64_t ran_seen_ns, held_seen_ns, dirtied_seen_pages, io_seen_events;
