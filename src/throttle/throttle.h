@@ -49,6 +49,7 @@
 /* When to look again. */
 #define LOOK_MIN_NS 200000u
 #define LOOK_MAX_NS (10 * MS)
+#define LOOK_ROOM_NS (LOOK_MIN_NS + 60000u)	/* a short look that is late */
 
 struct godwit_vcpu {
 	/* Written by [step] alone. Relaxed, all of it: each of the orders makes sense without the others, and a

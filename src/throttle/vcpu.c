@@ -134,9 +134,15 @@ static void take_io(struct godwit_vcpu *v, uint64_t now_ns)
 	open_window(v, from_ns);
 }
 
+/* What it may owe ends so far above the floor's bottom that a short look fits between: the bottom forgives. */
+static int64_t floor_limit(const struct godwit_vcpu *v)
+{
+	return -floor_debt(v) + CREDIT(LOOK_ROOM_NS - SLICE_NS / 4);
+}
+
 static bool may_owe(const struct godwit_vcpu *v)
 {
-	return v->page_credit > -CREDIT(DEBT_NS) || v->floor_credit > -floor_debt(v);
+	return v->page_credit > -CREDIT(DEBT_NS) || v->floor_credit > floor_limit(v);
 }
 
 static bool is_boosted(const struct godwit_vcpu *v)
@@ -256,7 +262,7 @@ static uint64_t running_ns(const struct godwit_vcpu *v, uint64_t cost)
 			return LOOK_MAX_NS;
 		look_ns = pages * ((uint64_t)MS << 8) / (v->peak_density - rate);
 	}
-	if (v->floor_credit > 0) {
+	if (v->floor_credit > 0 && fraction < FRACTION_ONE) {
 		by_floor = (uint64_t)v->floor_credit / (FRACTION_ONE - fraction);
 		if (by_floor > look_ns)
 			look_ns = by_floor;
@@ -269,24 +275,19 @@ static uint64_t running_ns(const struct godwit_vcpu *v, uint64_t cost)
 	return look_ns;
 }
 
-/* Until one has recovered. */
+/* Until one has recovered; with an event waiting, until it owes little enough of one. */
 static uint64_t held_ns(const struct godwit_vcpu *v)
 {
-	int64_t page = CREDIT(load32(&v->resume_ns)) - v->page_credit;
-	int64_t floor = CREDIT(SLICE_NS) - v->floor_credit;
+	bool is_asked = v->has_io_waiting;
+	int64_t page = (is_asked ? -CREDIT(DEBT_NS) : CREDIT(load32(&v->resume_ns))) - v->page_credit;
+	int64_t floor = (is_asked ? floor_limit(v) : CREDIT(SLICE_NS)) - v->floor_credit;
 	uint64_t by_pages, by_floor;
-	uint32_t fraction = load32(&v->floor);
 
-	if (page <= 0 || floor <= 0)
+	if (page < 0 || floor < 0)
 		return 0;
 	/* Up: a look that is a nanosecond early is one look too many. */
 	by_pages = ((uint64_t)page >> CREDIT_SHIFT) + 1;
-	by_floor = (uint64_t)floor / fraction + 1;
-	if (v->has_io_waiting && !may_owe(v)) {
-		/* Until it owes little enough. */
-		page = -CREDIT(DEBT_NS) - v->page_credit;
-		by_pages = ((uint64_t)page >> CREDIT_SHIFT) + 1;
-	}
+	by_floor = (uint64_t)floor / load32(&v->floor) + 1;
 	return by_pages < by_floor ? by_pages : by_floor;
 }
 
