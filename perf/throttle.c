@@ -18,6 +18,7 @@
 
 #define OPEN_WARM_NS (3 * SIM_S)
 #define CLOSED_MAX_NS (300 * SIM_S)
+#define RAM_BYTES (getenv("R4") ? 4 * 1073741824.0 : 8 * 1073741824.0)
 #define SVG_STEP_NS (100 * SIM_MS)
 #define SVG_POINTS 3000u
 
@@ -310,7 +311,8 @@ static struct sim_options closed_options(const struct ask *asked, const struct s
 {
 	return (struct sim_options){
 		.load = load, .policy = c->policy, .seed = asked->seed, .end_ns = CLOSED_MAX_NS,
-		.max_percent = c->max_percent, .send_bytes_per_s = bandwidth,
+		.max_percent = c->max_percent, .send_bytes_per_s = bandwidth, .ram_bytes = RAM_BYTES,
+		.has_sync_timer = c->policy == SIM_AUTO_CONVERGE && !getenv("R4"),
 		.quota_mb = c->quota_mb > 0 ? c->quota_mb : bandwidth / 8 / 1048576,
 	};
 }

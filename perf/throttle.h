@@ -70,7 +70,9 @@ struct sim_options {
 	double strength;		/* open loop: percent, MB/s of every vCPU, pages/s of the guest */
 	uint32_t max_percent;		/* closed loop: the cap; and the governor's in the open loop */
 	double send_bytes_per_s;	/* closed loop; 0: open loop, a sync every second */
+	double ram_bytes;
 	double quota_mb;		/* closed loop: dirty-limit's, of every vCPU */
+	bool has_sync_timer;		/* auto-converge: the one of QEMU 9.2 and later */
 	double tick_per_s;		/* timer ticks on every vCPU that has a batch task */
 	bool is_deaf;			/* the governor is not told of I/O */
 	bool charges_time;		/* pages are not counted by vCPU: CPU time x the guest's density */

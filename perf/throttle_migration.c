@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * throttle_migration.c - an 8 GiB precopy as QEMU does it, in expected values
+ * throttle_migration.c - a precopy as QEMU does it, in expected values
  *
  * Pages to be sent drain evenly over all regions. A pass ends when what is left is under the threshold (what
  * the last 100 ms say fits 300 ms): then the dirty log is synced, and if it is still under, that was it.
@@ -13,7 +13,6 @@
 
 #include "throttle.h"
 
-#define RAM_BYTES (8 * 1073741824.0)
 #define TICK_NS (50 * SIM_MS)		/* how long QEMU writes before it looks */
 #define DOWNTIME_S 0.3
 #define PERIOD_NS SIM_S
@@ -31,14 +30,14 @@ void sim_migration_init(struct sim *sim)
 
 	if (sim->options->send_bytes_per_s <= 0)
 		return;
-	m->rest_unsent = RAM_BYTES / GODWIT_PAGE_BYTES;
+	m->rest_unsent = sim->options->ram_bytes / GODWIT_PAGE_BYTES;
 	for (unsigned i = 0; i < SIM_VCPUS; i++) {
 		sim->vcpu[i].unsent = sim->vcpu[i].region;
 		m->rest_unsent -= sim->vcpu[i].region;
 	}
 	m->round_pages = sim_unsent(sim);
 	m->syncs = 1;			/* at set-up */
-	m->timer_ns = sim->options->policy == SIM_AUTO_CONVERGE ? SYNC_TIMER_NS : SIM_NEVER;
+	m->timer_ns = sim->options->has_sync_timer ? SYNC_TIMER_NS : SIM_NEVER;
 	sim->drain_ns = TICK_NS;
 }
 
