@@ -162,6 +162,16 @@ void table_init(struct table *table, const char *heading);
 void table_row(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void table_print(struct table *table, FILE *file);
 
+/* ---- pictures (util_svg.c) ---- */
+
+/* Written with its head and its paper; NULL and errno. Classes: text .big .title .soft, line .rule .round, path
+ * .line and .area with a colour .a to .d, .band. */
+FILE *svg_open(const char *path, unsigned width, unsigned height, const char *label);
+/* 0 or -errno. */
+int svg_close(FILE *file);
+/* 1, 2 or 5 times a power of ten, so that there are about `marks` of them. */
+double svg_step(double range, double marks);
+
 /* ---- JSON (util_json.c): keys as named, numbers plain (no exponent, no quotes) ---- */
 
 void put_u64(struct json_object *object, const char *key, uint64_t value);

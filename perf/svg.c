@@ -4,10 +4,8 @@
  *
  * What remains, how fast the guest dirties, how fast the wire runs, which rung packs: one under
  * the other, so that cause stands above effect. Rounds are thin lines, the stopped guest a band.
- * The colours ask whether the page around it is light or dark.
  */
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 
 #include "migrate.h"
@@ -21,28 +19,6 @@
 #define PANELS 4
 #define MAX_RUNGS 12
 #define PLOT (WIDTH - LEFT - RIGHT)
-
-/* Plain colours in classes: few programs but browsers know variables. */
-static const char style[] =
-	"<style>\n"
-	"svg { font: 13px system-ui, sans-serif; }\n"
-	"text { fill: #1f2328; } .soft { fill: #656d76; } .title { font-weight: 600; }\n"
-	".big { font-size: 15px; font-weight: 600; } .paper { fill: #ffffff; } .band { fill: #ffd8b5; }\n"
-	".rule { stroke: #d0d7de; stroke-width: 1; }\n"
-	".round { stroke: #afb8c1; stroke-width: 1; stroke-dasharray: 2 3; }\n"
-	".line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }\n"
-	".area { stroke: none; opacity: 0.15; }\n"
-	".line.a { stroke: #0969da; } .line.b { stroke: #bc4c00; } .line.c { stroke: #1a7f37; }\n"
-	".line.d { stroke: #8250df; } .area.a { fill: #0969da; } .area.b { fill: #bc4c00; }\n"
-	".area.c { fill: #1a7f37; }\n"
-	"@media (prefers-color-scheme: dark) {\n"
-	"  text { fill: #e6edf3; } .soft { fill: #8d96a0; } .paper { fill: #0d1117; } .band { fill: #5a3210; }\n"
-	"  .rule { stroke: #373e47; } .round { stroke: #545d68; }\n"
-	"  .line.a { stroke: #58a6ff; } .line.b { stroke: #f0883e; } .line.c { stroke: #3fb950; }\n"
-	"  .line.d { stroke: #bc8cff; } .area.a { fill: #58a6ff; } .area.b { fill: #f0883e; }\n"
-	"  .area.c { fill: #3fb950; }\n"
-	"}\n"
-	"</style>\n";
 
 struct plot {
 	FILE *file;
@@ -62,15 +38,6 @@ static unsigned panel_top(unsigned panel)
 	return TOP + panel * (PANEL + GAP);
 }
 
-/* 1, 2 or 5 times a power of ten, so that there are about `marks` of them. */
-static double nice_step(double range, double marks)
-{
-	double raw = range / marks, power = pow(10, floor(log10(raw)));
-	double digit = raw / power;
-
-	return power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
-}
-
 static void draw_frame(const struct plot *plot, unsigned panel, const char *title)
 {
 	unsigned top = panel_top(panel);
@@ -82,7 +49,7 @@ static void draw_frame(const struct plot *plot, unsigned panel, const char *titl
 
 static void draw_time_axis(const struct plot *plot)
 {
-	double step = nice_step(plot->seconds, 8);
+	double step = svg_step(plot->seconds, 8);
 	unsigned bottom = panel_top(PANELS - 1) + PANEL;
 
 	for (unsigned i = 0; i * step <= plot->seconds * 1.0001; i++)
@@ -117,7 +84,7 @@ static double value_of(const struct plot *plot, unsigned index, unsigned panel)
 static double mark_step(unsigned panel, double most)
 {
 	if (panel)
-		return nice_step(most * 8, 3) / 8;
+		return svg_step(most * 8, 3) / 8;
 	double step = 1;
 
 	while (step * 3 < most)
@@ -233,19 +200,13 @@ int svg_write(const char *path, const struct migrate_options *options, const str
 	struct plot plot = { .outcome = outcome, .sample = samples, .samples = nr_samples };
 	unsigned height = panel_top(PANELS - 1) + PANEL + 36;
 	char ram[UNIT_TEXT], cap[UNIT_TEXT], total[UNIT_TEXT], down[UNIT_TEXT];
-	int err;
 
 	if (nr_samples < 2)
 		return -ENODATA;
-	plot.file = fopen(path, "w");
+	plot.file = svg_open(path, WIDTH, height, "migration over time");
 	if (!plot.file)
 		return -errno;
 	plot.seconds = samples[nr_samples - 1].t > 0 ? samples[nr_samples - 1].t : 1;
-	fprintf(plot.file,
-		"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %u\" width=\"%d\" height=\"%u\" "
-		"role=\"img\" aria-label=\"migration over time\">\n%s"
-		"<rect class=\"paper\" width=\"%d\" height=\"%u\"/>\n",
-		WIDTH, height, WIDTH, height, style, WIDTH, height);
 	fprintf(plot.file,
 		"<text class=\"big\" x=\"%d\" y=\"26\">%s: %s guest, workload %s, %s: %u rounds, %s, downtime %s"
 		"</text>\n", LEFT, outcome->status, format_bytes(ram, (double)options->ram_bytes),
@@ -259,9 +220,5 @@ int svg_write(const char *path, const struct migrate_options *options, const str
 	draw_curve(&plot, 2, "wire rate", "c");
 	draw_rungs(&plot, 3);
 	draw_time_axis(&plot);
-	fputs("</svg>\n", plot.file);
-	err = ferror(plot.file) ? -EIO : 0;
-	if (fclose(plot.file) && !err)
-		err = -errno;
-	return err;
+	return svg_close(plot.file);
 }

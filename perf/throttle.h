@@ -32,10 +32,9 @@ extern const char *const sim_policy_names[SIM_POLICIES];
 /* ---- what the guest does ---- */
 
 struct sim_vcpu_load {
-	double bytes_per_s;		/* that the batch task dirties, uniformly over its region; 0 with region: computes */
+	double bytes_per_s;		/* that the batch task dirties, uniformly over its region; 0: it computes */
 	double region_bytes;
 	double io_per_s;		/* Poisson; each wants IO_FIXED_NS + exponential of IO_MEAN_NS of CPU */
-	double tick_per_s;		/* timer ticks, which look like I/O events and want 5 us */
 	uint32_t on_ms, off_ms;		/* the batch task's bursts; off 0: always on */
 	bool has_batch;
 	double ipi_share;		/* of its I/Os that need an answer of vCPU 0 */
@@ -48,6 +47,8 @@ struct sim_load {
 };
 extern const struct sim_load sim_loads[];
 extern const unsigned nr_sim_loads;
+/* Like the guests of the published runs that the upstream models are calibrated against. */
+extern const struct sim_load sim_published_load;
 
 /* ---- latencies: a histogram of 1 % buckets ---- */
 
@@ -73,7 +74,7 @@ struct sim_options {
 	double ram_bytes;
 	double quota_mb;		/* closed loop: dirty-limit's, of every vCPU */
 	bool has_sync_timer;		/* auto-converge: the one of QEMU 9.2 and later */
-	double tick_per_s;		/* timer ticks on every vCPU that has a batch task */
+	double tick_per_s;		/* timer ticks on every vCPU that has a batch task: look like I/O, want 5 us */
 	bool is_deaf;			/* the governor is not told of I/O */
 	bool charges_time;		/* pages are not counted by vCPU: CPU time x the guest's density */
 	bool is_late;			/* governor: a fifth of the wakes 60 us late */
@@ -211,8 +212,13 @@ void sim_sync(struct sim *sim);
 double sim_dirtied(const struct sim *sim);	/* pages since the last sync */
 double sim_unsent(const struct sim *sim);
 
-/* throttle_svg.c */
-int throttle_svg_write(const char *path, const struct sim_load *load, const char *what,
-		       const struct sim_series *series, const char *const *names, unsigned nr_series);
+/* throttle_svg.c: one panel for each series, in the order given. 0 or -errno. */
+struct throttle_panel {
+	const char *title;
+	struct sim_series series;
+	double total_s, p99_ms;
+};
+int throttle_svg_write(const char *path, const char *title, double send_bytes_per_s,
+		       const struct throttle_panel *panels, unsigned nr_panels);
 
 #endif

@@ -50,12 +50,11 @@ const struct sim_load sim_loads[] = {
 	{ "W6", "W1, and a fifth of the I/O asks the one that dirties", {
 		{ DIRTIES(2 * GB, 2 * GIB), .io_per_s = 50 }, { .io_per_s = 500, .ipi_share = 0.2 },
 		{ .io_per_s = 500, .ipi_share = 0.2 }, { .io_per_s = 500, .ipi_share = 0.2 } } },
-	{ "C1", "calib", { { DIRTIES(2 * GB, GIB) } } },
-	{ "C2", "calib", { { DIRTIES(1 * GB, GIB) } } },
-	{ "C3", "calib", { { DIRTIES(0.5 * GB, GIB/4) }, { DIRTIES(0.5 * GB, GIB/4) }, { DIRTIES(0.5 * GB, GIB/4) }, { DIRTIES(0.5 * GB, GIB/4) } } },
-	{ "C4", "calib", { { DIRTIES(1 * GB, GIB*1.5) } } },
 };
 const unsigned nr_sim_loads = sizeof(sim_loads) / sizeof(sim_loads[0]);
+
+const struct sim_load sim_published_load = {
+	"published", "a hot set of 1 GiB", { { DIRTIES(2 * GB, GIB) } } };
 
 /* ---- chance ---- */
 
