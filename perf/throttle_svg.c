@@ -58,7 +58,7 @@ static void mark(const struct axes *a, double y, const char *text)
 
 static void draw_rate(const struct axes *a, const struct sim_series *s, double bottom)
 {
-	double step = svg_step(a->most_bytes_per_s, 3);
+	double step = svg_step(a->most_bytes_per_s, 4);
 	char text[UNIT_TEXT];
 
 	for (double v = 0; v <= a->most_bytes_per_s; v += step)
