@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * godwit: what its files share
+ */
+
+#ifndef QEMU_MIGRATION_GODWIT_INT_H
+#define QEMU_MIGRATION_GODWIT_INT_H
+
+#include <godwit/godwit.h>
+
+#include "godwit.h"
+
+/* After a be64 that is RAM_SAVE_FLAG_GODWIT, see godwit.c. */
+enum {
+    GODWIT_RECORD_BLOCKS = 0,
+    GODWIT_RECORD_FRAMES = 1,
+};
+/* Of a record of frames, before the frames. */
+#define GODWIT_RECORD_BYTES (8 + 1 + 4)
+
+/* What is shown of a migration, and stays when it has ended. */
+typedef struct {
+    bool is_valid;
+    bool is_stock;
+    struct godwit_stats stats;
+    int64_t downtime_ns[GODWIT_DOWNTIME__MAX];
+} GodwitSummary;
+
+void godwit_summary_populate(const GodwitSummary *summary,
+                             MigrationInfo *info);
+void godwit_incoming_populate(const struct godwit_stats *stats,
+                              MigrationInfo *info);
+
+#endif
