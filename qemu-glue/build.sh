@@ -74,7 +74,7 @@ pristine_tree()
 		say "qemu: fetching Debian's source package"
 		debian_source $release "$out/package" qemu ||
 			die "QEMU's source package could not be fetched: give --src"
-		dpkg-source -x "$out"/package/qemu_*.dsc "$out/orig" >"$out/unpack.txt" 2>&1 || {
+		dpkg-source --no-copy -x "$out"/package/qemu_*.dsc "$out/orig" >"$out/unpack.txt" 2>&1 || {
 			tail -n 5 "$out/unpack.txt" >&2
 			die "QEMU's source package could not be unpacked"
 		}
