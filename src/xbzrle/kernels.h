@@ -18,6 +18,15 @@
 /* x^64 is this, in the field of the signatures. */
 #define GF64_TAIL 0x1bu
 
+/* signer.c: sum of a line whose words are m, with the eight secret words of its place. */
+uint64_t godwit_sum_line(const uint64_t word[8], const uint64_t m[8]);
+
+/* The row of godwit_signer.blank for this granule. */
+static inline unsigned blank_row(unsigned granule_bytes)
+{
+	return granule_bytes / 128;
+}
+
 /* Equal bytes between changed ones that are sent as changed; see xbzrle.h. */
 #define XBZRLE_MERGE_GAP 2
 

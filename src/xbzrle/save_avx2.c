@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include "xbzrle/kernels.h"
+#include "xbzrle/page_digest.h"
 
 #define WITH_CLMUL __attribute__((target("pclmul")))
 
@@ -46,21 +47,74 @@ static inline GODWIT_RACY __m256i read_guest(const void *half_line)
 	return v;
 }
 
-/* Unreduced product of two words by two secret ones, added up. */
-static inline WITH_CLMUL __m128i multiply(__m128i m, const uint64_t *key)
+/* Unreduced product of two words, each with its secret one added. */
+static inline WITH_CLMUL __m128i multiply(__m128i m)
 {
-	__m128i k = _mm_load_si128((const __m128i *)key);
-
-	return _mm_xor_si128(_mm_clmulepi64_si128(m, k, 0x00), _mm_clmulepi64_si128(m, k, 0x11));
+	return _mm_clmulepi64_si128(m, m, 0x10);
 }
 
-static inline WITH_CLMUL uint64_t reduce(__m128i sum)
+/* hi * x^64 + lo, four times, reduced as in save_avx512.c. */
+static inline __m256i reduce_four(const __m128i sum[4])
 {
-	const __m128i tail = _mm_cvtsi64_si128(GF64_TAIL);
-	__m128i once = _mm_clmulepi64_si128(sum, tail, 0x01);
-	__m128i twice = _mm_clmulepi64_si128(once, tail, 0x01);
+	const __m256i carry = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+		0x00, 0x1b, 0x2d, 0x36, 0x5a, 0x41,
+		0x77, 0x6c, (char)0xaf, (char)0xb4, (char)0x82,
+		(char)0x99, (char)0xf5, (char)0xee, (char)0xd8, (char)0xc3));
+	__m256i even = _mm256_inserti128_si256(_mm256_castsi128_si256(sum[0]), sum[2], 1);
+	__m256i odd = _mm256_inserti128_si256(_mm256_castsi128_si256(sum[1]), sum[3], 1);
+	__m256i lo = _mm256_unpacklo_epi64(even, odd), hi = _mm256_unpackhi_epi64(even, odd);
+	__m256i low = _mm256_xor_si256(_mm256_xor_si256(lo, hi), _mm256_slli_epi64(hi, 1));
+	__m256i high = _mm256_xor_si256(_mm256_slli_epi64(hi, 3), _mm256_slli_epi64(hi, 4));
 
-	return (uint64_t)_mm_cvtsi128_si64(_mm_xor_si128(_mm_xor_si128(sum, once), twice));
+	return _mm256_xor_si256(_mm256_xor_si256(low, high),
+				_mm256_shuffle_epi8(carry, _mm256_srli_epi64(hi, 60)));
+}
+
+/* ---- the page's digest, see page_digest.h ---- */
+
+struct digest {
+	__m256i half[2];
+};
+
+static inline struct digest digest_begin(void)
+{
+	const __m256i *start = (const __m256i *)digest_start;
+
+	return (struct digest){ { _mm256_load_si256(start), _mm256_load_si256(start + 1) } };
+}
+
+static inline void digest_add(struct digest *digest, unsigned half, __m256i m, const uint8_t *key)
+{
+	__m256i k = _mm256_xor_si256(m, _mm256_loadu_si256((const __m256i *)(key + 32 * half)));
+	__m256i product = _mm256_mul_epu32(k, _mm256_srli_epi64(k, 32));
+	__m256i swapped = _mm256_shuffle_epi32(m, 0x4e);
+
+	digest->half[half] = _mm256_add_epi64(digest->half[half], _mm256_add_epi64(product, swapped));
+}
+
+static inline void digest_scramble(struct digest *digest)
+{
+	const __m256i prime = _mm256_set1_epi64x(XXH_PRIME32_1);
+
+	for (unsigned half = 0; half < 2; half++) {
+		const __m256i *key = (const __m256i *)(DIGEST_SCRAMBLE_KEY + 32 * half);
+		__m256i v = digest->half[half];
+
+		v = _mm256_xor_si256(_mm256_xor_si256(v, _mm256_srli_epi64(v, 47)),
+				     _mm256_loadu_si256(key));
+		digest->half[half] = _mm256_add_epi64(
+			_mm256_mul_epu32(v, prime),
+			_mm256_slli_epi64(_mm256_mul_epu32(_mm256_srli_epi64(v, 32), prime), 32));
+	}
+}
+
+static inline uint64_t digest_of(const struct digest *digest)
+{
+	alignas(32) uint64_t sum[8];
+
+	_mm256_store_si256((__m256i *)sum, digest->half[0]);
+	_mm256_store_si256((__m256i *)sum + 1, digest->half[1]);
+	return digest_end(sum);
 }
 
 static inline void save_end(const uint8_t *page, struct godwit_save *ret)
@@ -69,51 +123,82 @@ static inline void save_end(const uint8_t *page, struct godwit_save *ret)
 	ret->is_fill = load64(page + 8) == ret->word && page_is_fill(page);
 }
 
+/* group_lines and is_known are constants wherever this is inlined. Groups are looked at by fours. */
+static inline __attribute__((always_inline)) GODWIT_RACY WITH_CLMUL uint64_t
+sign_page(const struct godwit_signer *signer, const unsigned group_lines, const bool is_known,
+	  const uint8_t *guest, const uint64_t *old_sigs, uint64_t *new_sigs, uint8_t *copy, struct next next,
+	  struct godwit_save *ret)
+{
+	const unsigned groups = PAGE_LINES / group_lines;
+	const __m256i blank = _mm256_load_si256(
+		(const __m256i *)signer->blank[blank_row(group_lines * LINE_BYTES)]);
+	struct digest digest = digest_begin();
+	uint64_t changed = 0;
+
+	for (unsigned g = 0; g < groups; g += 4) {
+		__m128i sum[4];
+		__m256i sigs;
+
+		if (g % 8 == 0)
+			ask_near(next.kept, 8 * g);
+#pragma GCC unroll 4
+		for (unsigned i = 0; i < 4; i++) {
+			sum[i] = _mm_setzero_si128();
+#pragma GCC unroll 4
+			for (unsigned j = 0; j < group_lines; j++) {
+				unsigned nth = i * group_lines + j, line = g * group_lines + nth;
+				const __m256i *key = (const __m256i *)(signer->word + nth % 4 * 8);
+
+				ask_far(next.guest, LINE_BYTES * line);
+#pragma GCC unroll 2
+				for (unsigned half = 0; half < 2; half++) {
+					unsigned at = LINE_BYTES * line + 32 * half;
+					__m256i m = read_guest(guest + at), k;
+
+					_mm256_storeu_si256((__m256i *)(copy + at), m);
+					k = _mm256_xor_si256(m, _mm256_load_si256(key + half));
+					sum[i] = _mm_xor_si128(sum[i], multiply(_mm256_castsi256_si128(k)));
+					sum[i] = _mm_xor_si128(sum[i],
+							       multiply(_mm256_extracti128_si256(k, 1)));
+					if (is_known)
+						digest_add(&digest, half, m, digest_key(line));
+				}
+				if (is_known && nth % 4 == 3 && digest_scrambles(line))
+					digest_scramble(&digest);
+			}
+		}
+		sigs = _mm256_xor_si256(reduce_four(sum), blank);
+		if (is_known) {
+			__m256i same = _mm256_cmpeq_epi64(
+				sigs, _mm256_loadu_si256((const __m256i *)(old_sigs + g)));
+
+			changed |= (uint64_t)(~_mm256_movemask_pd(_mm256_castsi256_pd(same)) & 15) << g;
+		}
+		_mm256_storeu_si256((__m256i *)(new_sigs + g), sigs);
+	}
+	ret->digest = is_known ? digest_of(&digest) : 0;
+	return changed;
+}
+
 GODWIT_RACY WITH_CLMUL
 void godwit_save_lines_avx2(const struct godwit_signer *signer, unsigned granule_bytes,
 			    const void *guest, const uint64_t *old_sigs, uint64_t *new_sigs,
 			    uint8_t *copy, uint8_t *delta_out, const struct godwit_ahead *ahead,
 			    struct godwit_save *ret)
 {
-	const unsigned group_lines = granule_bytes / LINE_BYTES;
 	const struct next next = next_of(ahead, guest, new_sigs);
-	const uint8_t *in = guest;
-	uint64_t changed = 0;
 
-	for (unsigned line = 0, group = 0; line < PAGE_LINES; group++) {
-		__m128i sum = _mm_setzero_si128();
-		uint64_t sig;
+#define SIGN(lines)                                                                                        \
+	(old_sigs ? sign_page(signer, lines, true, guest, old_sigs, new_sigs, copy, next, ret) :           \
+		    sign_page(signer, lines, false, guest, NULL, new_sigs, copy, next, ret))
+	uint64_t map = granule_bytes == 64 ? SIGN(1) :
+		       granule_bytes == 128 ? _pdep_u64(SIGN(2), 0x5555555555555555u) * 3 :
+					      _pdep_u64(SIGN(4), 0x1111111111111111u) * 15;
+#undef SIGN
 
-		if (group % 8 == 0)
-			ask_near(next.kept, 8 * group);
-		for (unsigned end = line + group_lines; line < end; line++) {
-			const uint64_t *key = signer->word + line % 4 * 8;
-
-			ask_far(next.guest, LINE_BYTES * line);
-#pragma GCC unroll 2
-			for (unsigned half = 0; half < 2; half++) {
-				unsigned at = LINE_BYTES * line + 32 * half;
-				__m256i m = read_guest(in + at);
-
-				_mm256_storeu_si256((__m256i *)(copy + at), m);
-				sum = _mm_xor_si128(sum, multiply(_mm256_castsi256_si128(m),
-								  key + 4 * half));
-				sum = _mm_xor_si128(sum, multiply(_mm256_extracti128_si256(m, 1),
-								  key + 4 * half + 2));
-			}
-		}
-		sig = reduce(sum);
-		if (old_sigs)
-			changed |= (uint64_t)(old_sigs[group] != sig) << group;
-		new_sigs[group] = sig;
-	}
-	if (group_lines == 2)
-		changed = _pdep_u64(changed, 0x5555555555555555u) * 3;
-	else if (group_lines == 4)
-		changed = _pdep_u64(changed, 0x1111111111111111u) * 15;
-	ret->map = old_sigs ? changed : ~0ull;
+	ret->map = old_sigs ? map : ~0ull;
 	ret->changed_words = 0;
-	ret->delta_bytes = old_sigs ? put_lines(changed, copy, delta_out) : 0;
+	ret->delta_bytes = old_sigs ? put_lines(map, copy, delta_out) : 0;
 	save_end(copy, ret);
 }
 
@@ -140,6 +225,7 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 	const uint8_t *in = guest;
 	alignas(64) uint8_t page[PAGE_BYTES];
 	uint8_t masks[PAGE_LINES];
+	struct digest digest = digest_begin();
 	unsigned lines = 0;
 	uint64_t map = 0;
 
@@ -151,6 +237,10 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 		ask_near(next.kept, at);
 		_mm256_store_si256((__m256i *)(page + at), lo);
 		_mm256_store_si256((__m256i *)(page + at + 32), hi);
+		digest_add(&digest, 0, lo, digest_key(line));
+		digest_add(&digest, 1, hi, digest_key(line));
+		if (digest_scrambles(line))
+			digest_scramble(&digest);
 		mask = changed_half(lo, base_page + at) | changed_half(hi, base_page + at + 32) << 4;
 		masks[lines] = (uint8_t)mask;
 		lines += mask != 0;
@@ -178,6 +268,7 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 		ret->delta_bytes = (uint32_t)(word - delta_out);
 		ret->changed_words = (ret->delta_bytes - 8 - lines) / 8;
 	}
+	ret->digest = digest_of(&digest);
 	save_end(page, ret);
 }
 
@@ -197,6 +288,7 @@ void godwit_save_plain_avx2(const void *guest, uint8_t *copy, const struct godwi
 	ret->map = ~0ull;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;
+	ret->digest = 0;
 	save_end(copy, ret);
 }
 

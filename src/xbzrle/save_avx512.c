@@ -7,13 +7,14 @@
  * visits changed lines only, in our own copy, which is in the first-level cache by then. In one phase
  * the mispredicted branches of the second would stall the loads of the first.
  *
- * Signatures: a line times its secret words is two carry-less multiplications a register, whose four
+ * Signatures: the products of a line are one carry-less multiplication of a register by itself, whose four
  * 128-bit lanes add up to one unreduced sum. Lanes of eight lines are added, transposed and reduced
- * together, so that eight signatures cost 16 multiplications and about 40 light instructions.
+ * together, so that eight signatures cost 8 multiplications and about 40 light instructions.
  */
 #include <immintrin.h>
 
 #include "xbzrle/kernels.h"
+#include "xbzrle/page_digest.h"
 
 /*
  * The value is opaque from here on: the compiler may not go back to memory for it, as it otherwise may
@@ -32,11 +33,12 @@ static inline __m512i xor3(__m512i a, __m512i b, __m512i c)
 	return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 
-/* Four lanes whose sum is the unreduced product. */
+/* Four lanes whose sum is the unreduced sum of products. */
 static inline __m512i multiply(__m512i m, __m512i key)
 {
-	return _mm512_xor_si512(_mm512_clmulepi64_epi128(m, key, 0x00),
-				_mm512_clmulepi64_epi128(m, key, 0x11));
+	__m512i k = _mm512_xor_si512(m, key);
+
+	return _mm512_clmulepi64_epi128(k, k, 0x10);
 }
 
 /* Lanes of a, b, c, d added up: one 128-bit sum each, in the order a c b d. */
@@ -80,6 +82,36 @@ static inline __m512i sign_eight(const __m512i sum[8])
 		      _mm512_permutex2var_epi64(p, hi_at, q));
 }
 
+/* ---- the page's digest, see page_digest.h ---- */
+
+static inline __m512i digest_add(__m512i digest, __m512i m, const uint8_t *key)
+{
+	__m512i k = _mm512_xor_si512(m, _mm512_loadu_si512(key));
+	__m512i product = _mm512_mul_epu32(k, _mm512_srli_epi64(k, 32));
+	__m512i swapped = _mm512_shuffle_epi32(m, (_MM_PERM_ENUM)0x4e);
+
+	return _mm512_add_epi64(digest, _mm512_add_epi64(product, swapped));
+}
+
+static inline __m512i digest_scramble(__m512i digest)
+{
+	const __m512i prime = _mm512_set1_epi64(XXH_PRIME32_1);
+	__m512i v = xor3(digest, _mm512_srli_epi64(digest, 47), _mm512_loadu_si512(DIGEST_SCRAMBLE_KEY));
+
+	return _mm512_add_epi64(_mm512_mul_epu32(v, prime),
+				_mm512_slli_epi64(_mm512_mul_epu32(_mm512_srli_epi64(v, 32), prime), 32));
+}
+
+static inline uint64_t digest_of(__m512i digest)
+{
+	alignas(64) uint64_t sum[8];
+
+	_mm512_store_si512(sum, digest);
+	return digest_end(sum);
+}
+
+/* ---- */
+
 static inline uint32_t put_lines_512(uint64_t map, const uint8_t *page, uint8_t *out)
 {
 	uint8_t *o = out + 8;
@@ -102,12 +134,15 @@ static inline void save_end(const uint8_t *page, struct godwit_save *ret)
 		       page_is_fill(page);
 }
 
-/* group_lines is a constant wherever this is inlined. */
+/* group_lines and is_known are constants wherever this is inlined. */
 static inline __attribute__((always_inline)) GODWIT_RACY uint64_t
-sign_page(const struct godwit_signer *signer, const unsigned group_lines, const uint8_t *guest,
-	  const uint64_t *old_sigs, uint64_t *new_sigs, uint8_t *copy, struct next next)
+sign_page(const struct godwit_signer *signer, const unsigned group_lines, const bool is_known,
+	  const uint8_t *guest, const uint64_t *old_sigs, uint64_t *new_sigs, uint8_t *copy, struct next next,
+	  struct godwit_save *ret)
 {
 	const unsigned groups = PAGE_LINES / group_lines;
+	const __m512i blank = _mm512_load_si512(signer->blank[blank_row(group_lines * LINE_BYTES)]);
+	__m512i digest = _mm512_load_si512(digest_start);
 	uint64_t changed = 0;
 	__m512i key[4];
 
@@ -122,21 +157,25 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 			sum[i] = _mm512_setzero_si512();
 #pragma GCC unroll 4
 			for (unsigned j = 0; j < group_lines; j++) {
-				unsigned line = (g + i) * group_lines + j;
+				unsigned nth = i * group_lines + j, line = g * group_lines + nth;
 				__m512i m = read_guest(guest + LINE_BYTES * line);
 
 				ask_far(next.guest, LINE_BYTES * line);
 				_mm512_storeu_si512(copy + LINE_BYTES * line, m);
-				sum[i] = _mm512_xor_si512(
-					sum[i], multiply(m, key[(i * group_lines + j) % 4]));
+				sum[i] = _mm512_xor_si512(sum[i], multiply(m, key[nth % 4]));
+				if (is_known)
+					digest = digest_add(digest, m, digest_key(line));
+				if (is_known && nth % 8 == 7 && digest_scrambles(line))
+					digest = digest_scramble(digest);
 			}
 		}
-		sigs = sign_eight(sum);
-		if (old_sigs)
+		sigs = _mm512_xor_si512(sign_eight(sum), blank);
+		if (is_known)
 			changed |= (uint64_t)_mm512_cmpneq_epi64_mask(
 					   sigs, _mm512_loadu_si512(old_sigs + g)) << g;
 		_mm512_storeu_si512(new_sigs + g, sigs);
 	}
+	ret->digest = is_known ? digest_of(digest) : 0;
 	return changed;
 }
 
@@ -147,17 +186,15 @@ void godwit_save_lines_avx512(const struct godwit_signer *signer, unsigned granu
 			      struct godwit_save *ret)
 {
 	const struct next next = next_of(ahead, guest, new_sigs);
-	uint64_t map;
 
-	if (granule_bytes == 64) {
-		map = sign_page(signer, 1, guest, old_sigs, new_sigs, copy, next);
-	} else if (granule_bytes == 128) {
-		map = sign_page(signer, 2, guest, old_sigs, new_sigs, copy, next);
-		map = _pdep_u64(map, 0x5555555555555555u) * 3;
-	} else {
-		map = sign_page(signer, 4, guest, old_sigs, new_sigs, copy, next);
-		map = _pdep_u64(map, 0x1111111111111111u) * 15;
-	}
+#define SIGN(lines)                                                                                        \
+	(old_sigs ? sign_page(signer, lines, true, guest, old_sigs, new_sigs, copy, next, ret) :           \
+		    sign_page(signer, lines, false, guest, NULL, new_sigs, copy, next, ret))
+	uint64_t map = granule_bytes == 64 ? SIGN(1) :
+		       granule_bytes == 128 ? _pdep_u64(SIGN(2), 0x5555555555555555u) * 3 :
+					      _pdep_u64(SIGN(4), 0x1111111111111111u) * 15;
+#undef SIGN
+
 	ret->map = old_sigs ? map : ~0ull;
 	ret->changed_words = 0;
 	ret->delta_bytes = old_sigs ? put_lines_512(map, copy, delta_out) : 0;
@@ -173,6 +210,7 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 	alignas(64) uint8_t page[PAGE_BYTES];
 	alignas(64) uint8_t masks[PAGE_LINES];
 	__m512i all_masks = _mm512_setzero_si512();
+	__m512i digest = _mm512_load_si512(digest_start);
 	uint64_t map;
 
 	for (unsigned g = 0; g < 8; g++) {
@@ -187,8 +225,11 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 			ask_near(next.guest, at);
 			ask_near(next.kept, at);
 			_mm512_store_si512(page + at, now);
+			digest = digest_add(digest, now, digest_key(8 * g + i));
 			k[i] = _mm512_cmpneq_epi64_mask(now, _mm512_loadu_si512(base_page + at));
 		}
+		if (digest_scrambles(8 * g + 7))
+			digest = digest_scramble(digest);
 		eight = _mm512_kunpackd(_mm512_kunpackw(_mm512_kunpackb(k[7], k[6]),
 							_mm512_kunpackb(k[5], k[4])),
 					_mm512_kunpackw(_mm512_kunpackb(k[3], k[2]),
@@ -217,6 +258,7 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 		ret->delta_bytes = (uint32_t)(word - delta_out);
 		ret->changed_words = (ret->delta_bytes - 8 - lines) / 8;
 	}
+	ret->digest = digest_of(digest);
 	save_end(page, ret);
 }
 
@@ -235,6 +277,7 @@ void godwit_save_plain_avx512(const void *guest, uint8_t *copy, const struct god
 	ret->map = ~0ull;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;
+	ret->digest = 0;
 	save_end(copy, ret);
 }
 

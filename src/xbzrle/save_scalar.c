@@ -7,30 +7,19 @@
  * dirty again, and will be sent again; all we need is that copy, signatures and delta tell one story.
  */
 #include "xbzrle/kernels.h"
+#include "xbzrle/page_digest.h"
 
 static inline uint64_t read_guest(const uint64_t *word)
 {
 	return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
 
-/* Horner's rule over the nibbles of eight words at once: one multiplication by x^4 serves all eight. */
-static uint64_t sign_line(const uint64_t nibble[8][16], const uint64_t m[8])
+/* A zero line is common in sparse pages, and signs as 0. */
+static uint64_t sign_line(const struct godwit_signer *signer, unsigned line, const uint64_t m[8])
 {
-	/* x^64 .. x^67 and their sums, reduced: entry p is p times GF64_TAIL. */
-	static const uint8_t carry[16] = {
-		0x00, 0x1b, 0x36, 0x2d, 0x6c, 0x77, 0x5a, 0x41,
-		0xd8, 0xc3, 0xee, 0xf5, 0xb4, 0xaf, 0x82, 0x99,
-	};
-	uint64_t sum = 0;
-
 	if (!(m[0] | m[1] | m[2] | m[3] | m[4] | m[5] | m[6] | m[7]))
 		return 0;
-	for (int shift = 60; shift >= 0; shift -= 4) {
-		sum = sum << 4 ^ carry[sum >> 60];
-		for (unsigned i = 0; i < 8; i++)
-			sum ^= nibble[i][m[i] >> shift & 15];
-	}
-	return sum;
+	return godwit_sum_line(&signer->word[line % 4 * 8], m) ^ signer->blank[0][line % 4];
 }
 
 static void save_end(const uint8_t *page, struct godwit_save *ret)
@@ -63,7 +52,7 @@ void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granu
 			for (unsigned i = 0; i < 8; i++)
 				m[i] = read_guest(in + 8 * l + i);
 			memcpy(copy + LINE_BYTES * l, m, LINE_BYTES);
-			sig ^= sign_line(&signer->nibble[l % 4 * 8], m);
+			sig ^= sign_line(signer, l, m);
 		}
 		if (!old_sigs || old_sigs[group] != sig)
 			map |= group_map << line;
@@ -72,6 +61,7 @@ void godwit_save_lines_scalar(const struct godwit_signer *signer, unsigned granu
 	ret->map = map;
 	ret->changed_words = 0;
 	ret->delta_bytes = old_sigs ? put_lines(map, copy, delta_out) : 0;
+	ret->digest = old_sigs ? XXH3_64bits(copy, PAGE_BYTES) : 0;
 	save_end(copy, ret);
 }
 
@@ -121,6 +111,7 @@ void godwit_save_words_scalar(const void *guest, uint8_t *base_page, uint8_t *de
 		ret->delta_bytes = (uint32_t)(word - delta_out);
 		ret->changed_words = (ret->delta_bytes - 8 - lines) / 8;
 	}
+	ret->digest = XXH3_64bits(page, PAGE_BYTES);
 	save_end((const uint8_t *)page, ret);
 }
 
@@ -138,5 +129,6 @@ void godwit_save_plain_scalar(const void *guest, uint8_t *copy, const struct god
 	ret->map = ~0ull;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;
+	ret->digest = 0;
 	save_end(copy, ret);
 }

@@ -65,18 +65,21 @@ size_t godwit_lines_check(const uint8_t *in, size_t in_bytes);
 void godwit_lines_apply(const uint8_t *in, uint8_t *page);
 
 /*
- * The signature of a line is a dot product over GF(2^64), polynomial x^64 + x^4 + x^3 + x + 1, of its
- * eight words (little-endian, bit i is x^i) with eight secret ones:
+ * The signature of a line is a sum over GF(2^64), polynomial x^64 + x^4 + x^3 + x + 1, of products of its
+ * eight words (little-endian, bit i is x^i), two by two, each with a secret one added:
  *
- *   signature(line l) = sum over i < 8 of m[i] * word[(l % 4) * 8 + i]
+ *   sum(line l) = sum over i < 4 of (m[2i] + word[8k + 2i]) * (m[2i + 1] + word[8k + 2i + 1]),  k = l % 4
+ *   signature(line l) = sum(line l) + sum(a zero line in its place)
  *
- * Two contents chosen without knowing the secret collide with probability 2^-64, whatever they are. A
- * zero line signs as 0. The signature of a group is the XOR of its lines', and since four neighbours
- * have words of their own, that is again such a dot product for groups of 128 and 256 bytes.
+ * Two contents differ in a pair of words, and that pair's product by either secret word of it times what
+ * differs in the other: so two contents chosen without knowing the secret collide with probability
+ * 2^-64, whatever they are, for half the multiplications of a dot product. A zero line signs as 0. The
+ * signature of a group is the XOR of its lines', and since four neighbours have words of their own, all
+ * of that holds for groups of 128 and 256 bytes.
  */
 struct godwit_signer {
 	alignas(64) uint64_t word[32];		/* secret words of four neighbouring lines, 8 each */
-	alignas(64) uint64_t nibble[32][16];	/* word[i] times every polynomial below x^4 */
+	alignas(64) uint64_t blank[3][8];	/* sums of eight zero groups of 64, 128, 256 bytes */
 };
 
 /* Fills *signer from 32 secret words, drawn at random by the caller; there is nothing to release. */
@@ -89,6 +92,7 @@ struct godwit_save {
 	uint32_t delta_bytes;		/* written at delta_out, map included; 0 if map is 0 or nothing was known */
 	uint32_t changed_words;		/* godwit_save_words() only, else 0 */
 	bool is_fill;			/* the page is word repeated 512 times */
+	uint64_t digest;		/* XXH3-64 of the page; 0 if nothing was known of it */
 };
 
 /*

@@ -3,6 +3,7 @@
  * test_save.c - the one pass over a guest page: copy, signatures and delta, every variant
  */
 #include <criterion/criterion.h>
+#include <xxhash.h>
 
 #include "pages.h"
 
@@ -21,20 +22,28 @@ static void make_signer(struct godwit_signer *signer)
 }
 
 /* Schoolbook, bit by bit: an independent word on what a signature is. */
+static uint64_t slow_product(uint64_t a, uint64_t b)
+{
+	uint64_t product = 0;
+
+	for (int bit = 63; bit >= 0; bit--) {
+		product = product << 1 ^ (product >> 63) * 0x1b;
+		product ^= (b >> bit & 1) * a;
+	}
+	return product;
+}
+
 static uint64_t slow_signature(const struct godwit_signer *signer, const uint8_t *page, unsigned at,
 			       unsigned bytes)
 {
 	uint64_t sum = 0;
 
-	for (unsigned i = at; i < at + bytes; i += 8) {
-		uint64_t m, k = signer->word[i / 8 % 32], product = 0;
+	for (unsigned i = at; i < at + bytes; i += 16) {
+		const uint64_t *k = &signer->word[i / 8 % 32];
+		uint64_t m[2];
 
-		memcpy(&m, page + i, 8);
-		for (int bit = 63; bit >= 0; bit--) {
-			product = product << 1 ^ (product >> 63) * 0x1b;
-			product ^= (m >> bit & 1) * k;
-		}
-		sum ^= product;
+		memcpy(m, page + i, 16);
+		sum ^= slow_product(m[0] ^ k[0], m[1] ^ k[1]) ^ slow_product(k[0], k[1]);
 	}
 	return sum;
 }
@@ -87,6 +96,7 @@ Test(save, plain_copies_and_sees_fills)
 				cr_assert_eq(s.word, word);
 				cr_assert_eq(s.delta_bytes, 0);
 				cr_assert_eq(s.changed_words, 0);
+				cr_assert_eq(s.digest, 0);
 				cr_assert_eq(s.is_fill, test_is_fill(w.now), "%s kind %u", v->name, kind);
 			}
 }
@@ -132,6 +142,8 @@ Test(save, words_delta_carries_exactly_the_changed_words)
 				cr_assert(!map || !memcmp(w.delta, expected, bytes), "%s kind %u seed %u",
 					  v->name, kind, seed);
 				cr_assert_eq(s.is_fill, test_is_fill(w.now));
+				cr_assert_eq(s.digest, XXH3_64bits(w.now, PAGE), "%s kind %u seed %u",
+					     v->name, kind, seed);
 				cr_assert(!memcmp(&s.word, w.now, 8));
 			}
 }
@@ -159,6 +171,7 @@ static void check_lines(struct world *w, const struct godwit_delta_variant *v, u
 	cr_assert_eq(s.map, map, "%s granule %u", v->name, granule);
 	cr_assert(!memcmp(w->copy, w->now, PAGE));
 	cr_assert_eq(s.is_fill, test_is_fill(w->now));
+	cr_assert_eq(s.digest, XXH3_64bits(w->now, PAGE), "%s granule %u", v->name, granule);
 	cr_assert(!memcmp(&s.word, w->now, 8));
 	cr_assert_eq(s.changed_words, 0);
 	for (unsigned g = 0; g < groups; g++)
@@ -207,6 +220,7 @@ Test(save, lines_without_old_signatures_signs_and_copies_only)
 			v->save_lines(&w.signer, granules[g], w.guest, NULL, row, w.copy, NULL, NULL, &s);
 			cr_assert_eq(s.map, ~0ull);
 			cr_assert_eq(s.delta_bytes, 0);
+			cr_assert_eq(s.digest, 0);
 			cr_assert(!memcmp(w.copy, w.now, PAGE));
 			for (unsigned j = 0; j < groups; j++)
 				cr_assert_eq(row[j], slow_signature(&w.signer, w.now, j * granules[g],
@@ -269,8 +283,8 @@ Test(save, a_zero_line_signs_as_zero_and_rows_coarsen_by_xor)
 Test(save, signatures_of_a_known_page_are_what_they_were)
 {
 	static const uint64_t golden[4] = {
-		0x74dd665598d86e78, 0x8ea4b123e567f084,
-		0x7fd021b26c700953, 0x8d1c13f726225b95,
+		0xd7de3a1fdc29e37d, 0x48c0c0d1c231cc85,
+		0xdf22254ee2729cec, 0xd824bd8b9a007fcf,
 	};
 	const struct godwit_delta_variant *v;
 	struct world w;
@@ -364,17 +378,23 @@ Test(save, calls_go_through_the_chosen_variant)
 	}
 }
 
-Test(save, secret_times_x_wraps_by_the_field_polynomial)
+/* (x^63 + 1) * (x + 1), of which x^64 wraps. */
+Test(save, what_zero_lines_sum_to_wraps_by_the_field_polynomial)
 {
 	struct godwit_signer signer;
-	uint64_t secret[32] = { 0x8000000000000001u, 3 };
+	uint64_t secret[32] = { 0x8000000000000001u, 3, [10] = 5, [11] = 2, [24] = 1, [25] = 1 };
 
 	godwit_signer_init(&signer, secret);
-	cr_assert_eq(signer.word[0], secret[0]);
-	cr_assert_eq(signer.nibble[0][0], 0);
-	cr_assert_eq(signer.nibble[0][1], secret[0]);
-	cr_assert_eq(signer.nibble[0][2], 0x1b ^ 2);
-	cr_assert_eq(signer.nibble[1][5], 15);
+	cr_assert(!memcmp(signer.word, secret, sizeof(secret)));
+	for (unsigned i = 0; i < 8; i += 4) {
+		cr_assert_eq(signer.blank[0][i], 0x8000000000000018u);
+		cr_assert_eq(signer.blank[0][i + 1], 10);
+		cr_assert_eq(signer.blank[0][i + 2], 0);
+		cr_assert_eq(signer.blank[0][i + 3], 1);
+		cr_assert_eq(signer.blank[1][i], 0x8000000000000012u);
+		cr_assert_eq(signer.blank[1][i + 1], 1);
+		cr_assert_eq(signer.blank[2][i + 1], 0x8000000000000013u);
+	}
 }
 
 Test(save, best_variant_comes_first_and_scalar_last)
