@@ -10,7 +10,6 @@
  * There is a way to save a page for each kind of base. They differ in what they read and in what becomes
  * of the base; what is sent is put down by put_page() for all of them.
  */
-#include "engine/digest.h"
 #include "engine/encoder_private.h"
 #include "xbzrle/xbzrle.h"
 
@@ -76,24 +75,21 @@ static void put_fill(struct godwit_encoder *e, uint64_t gap, uint64_t word)
 	e->count[GODWIT_COUNT_FILL]++;
 }
 
-static void put_same(struct godwit_encoder *e, uint64_t gap, const uint8_t *copy)
+static void put_same(struct godwit_encoder *e, uint64_t gap, uint64_t digest)
 {
 	table_put_page(e, GODWIT_KIND_SAME, gap);
-	e->fold = (e->fold ^ godwit_digest(copy, GODWIT_PAGE_BYTES)) * GODWIT_FOLD_PRIME;
+	e->fold = (e->fold ^ digest) * GODWIT_FOLD_PRIME;
 	e->same++;
 	e->count[GODWIT_COUNT_SAME]++;
 }
 
-static void put_delta(struct godwit_encoder *e, uint64_t gap, unsigned kind, const uint8_t *copy,
-		      size_t delta_bytes)
+static void put_delta(struct godwit_encoder *e, uint64_t gap, unsigned kind, const struct godwit_save *save)
 {
-	uint64_t digest = godwit_digest(copy, GODWIT_PAGE_BYTES);
-
 	table_put_page(e, kind, gap);
-	godwit_table_put(e, &digest, sizeof(digest));
-	payload_take(e, delta_bytes, false);
+	godwit_table_put(e, &save->digest, sizeof(save->digest));
+	payload_take(e, save->delta_bytes, false);
 	e->count[kind == GODWIT_KIND_WORDS ? GODWIT_COUNT_WORDS : GODWIT_COUNT_LINES]++;
-	e->count[GODWIT_COUNT_DELTA_BYTES] += delta_bytes;
+	e->count[GODWIT_COUNT_DELTA_BYTES] += save->delta_bytes;
 }
 
 /* copy is e->out itself when the page was put there already. */
@@ -130,12 +126,12 @@ static void put_page(struct godwit_encoder *e, uint64_t gap, unsigned delta_kind
 	}
 	e->count[GODWIT_COUNT_HITS]++;
 	if (!save->map) {
-		put_same(e, gap, copy);
+		put_same(e, gap, save->digest);
 	} else if (mostly_changed(delta_kind, save)) {
 		e->count[GODWIT_COUNT_OVERFLOW]++;
 		put_whole(e, gap, copy);
 	} else {
-		put_delta(e, gap, delta_kind, copy, save->delta_bytes);
+		put_delta(e, gap, delta_kind, save);
 	}
 }
 
