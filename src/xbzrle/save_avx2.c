@@ -117,10 +117,16 @@ static inline uint64_t digest_of(const struct digest *digest)
 	return digest_end(sum);
 }
 
+/* As in save_avx512.c: loads as wide as the stores before them, which may not have left for memory yet. */
 static inline void save_end(const uint8_t *page, struct godwit_save *ret)
 {
+	const __m256i *half = (const __m256i *)page;
+	__m256i word = _mm256_set1_epi64x((long long)load64(page));
+	__m256i differs = _mm256_or_si256(_mm256_xor_si256(word, _mm256_loadu_si256(half)),
+					  _mm256_xor_si256(word, _mm256_loadu_si256(half + 1)));
+
 	ret->word = load64(page);
-	ret->is_fill = load64(page + 8) == ret->word && page_is_fill(page);
+	ret->is_fill = _mm256_testz_si256(differs, differs) && page_is_fill(page);
 }
 
 /* group_lines and is_known are constants wherever this is inlined. Groups are looked at by fours. */
