@@ -75,11 +75,11 @@ class Rig:
         self.machines.append(machine)
         return machine
 
-    def source(self, binary, spec, **options):
+    def source(self, binary, spec, how="exec:cat ", **options):
         """A guest that runs: booted once, later taken up from where it then was."""
         state = saved(binary, spec)
         machine = self.start(binary, spec, options.pop("name", "source"), incoming="defer", **options)
-        machine.qmp.command("migrate-incoming", uri=f"exec:cat {state}")
+        machine.qmp.command("migrate-incoming", uri=how + state)
         info = wait_final(machine, 30)
         if info.get("status") != "completed":
             raise GuestError(f"cannot take up a saved guest: {info}; {machine.process.said()}")

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the live tests have in common: a small guest, two machines, and how a failed migration must end."""
 
-import contextlib
-import os
 import random
 import time
 
 from live import qmp
 from live.guest import STANDARD, GuestError, tool
-from live.migration import (FINAL, MODES, UNCAPPED, Mode, Rig, can, link, listen, migrate, wait_final)
+from live.migration import (FINAL, MODES, UNCAPPED, Mode, Rig, can, link, listen, migrate, saved, wait_final)
 from live.relay import Relay
 
 SMALL = STANDARD.but(memory_mb=256, mb=96, burst=300, check=100)
@@ -45,6 +43,7 @@ class Bench(Rig):
         self.full = full
         self.random = random.Random(seed)
         self.relays = []
+        self.destinations = 0
         self.spec = SMALL
         self.mode = None
 
@@ -65,14 +64,18 @@ class Bench(Rig):
         self.note(machine)
         return machine
 
+    def saved_state(self, binary):
+        return saved(binary, self.spec)
+
     def note(self, machine):
         machine.wait_beats(20)
         machine.rss_before = machine.process.rss_mb()
         machine.threads_before = machine.process.threads()
 
     def destination(self, spec=None, binary=None, mode="the same", **options):
+        self.destinations += 1
         machine = super().destination(binary or self.binary, spec or self.spec,
-                                      name=f"destination{len(self.machines)}", **options)
+                                      name=f"destination{self.destinations}", **options)
         if mode == "the same":
             mode = self.mode
         if mode:
@@ -86,6 +89,16 @@ class Bench(Rig):
         relay = Relay(self.path(f"relay{number}"), target, harm, at, bit)
         self.relays.append(relay)
         return relay, f"unix:{target}"
+
+    def restless(self, source):
+        """From now on it changes so much that no migration of it ends at SLOW with a downtime of 1 ms."""
+        source.log.send("set words=250")
+        source.log.send("set burst=2000")
+        source.qmp.command("migrate-set-parameters", downtime_limit=1)
+
+    def calm(self, source):
+        source.log.send(f"set burst={self.spec.burst}")
+        source.log.send(f"set words={self.spec.words}")
 
     def begin(self, source, where, rate=SLOW, mode=None, **parameters):
         """Start a migration and come back at once."""
@@ -170,4 +183,5 @@ class Bench(Rig):
 
     def retry(self, source):
         """After all that, it moves."""
+        self.calm(source)
         return self.move(source, self.destination())

@@ -28,6 +28,7 @@ def moves_there_and_back(bench):
 
 def kill_destination(bench, when):
     source = bench.source()
+    bench.restless(source)
     destination = bench.begin_pair(source)
     bench.until(source, when)
     destination.process.popen.kill()
@@ -82,6 +83,8 @@ def harm(bench, kind, when=None, at=None, bit=6):
     relay, uri = bench.relay(kind, at, bit)
     destination = bench.destination()
     listen(destination, uri)
+    if when:
+        bench.restless(source)
     bench.begin(source, relay.uri)
     if when:
         bench.until(source, when)

@@ -1,1 +1,225 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests' memory of every sort: files, huge pages, plugged, shared, locked; processes that may do little."""
+
+import contextlib
+import os
+import subprocess
+import time
+
+from .bench import SLOW, UNCAPPED, Skip, expect, listen, qmp, test, wait_final
+
+
+def backend(bench, kind, **more):
+    options = "".join(f",{key.replace('_', '-')}={value}" for key, value in more.items())
+    # The name of QEMU's own RAM, so that a saved guest is taken up.
+    return ("-machine", "memory-backend=pc.ram",
+            "-object", f"{kind},id=pc.ram,size={bench.spec.memory_mb}M{options}")
+
+
+@contextlib.contextmanager
+def mounted(bench, kind, options):
+    if os.geteuid():
+        raise Skip("mounting takes root")
+    path = bench.path(kind)
+    os.mkdir(path)
+    if subprocess.run(["mount", "-t", kind, "-o", options, "godwit-test", path]).returncode:
+        raise Skip(f"cannot mount {kind} here")
+    try:
+        yield path
+    finally:
+        for machine in bench.machines:
+            machine.stop()
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@test
+def memory_in_a_file(bench):
+    """RAM in a file, shared"""
+    source = bench.source(options=backend(bench, "memory-backend-file", share="on", mem_path=bench.path("ram0")))
+    bench.move(source, bench.destination(options=backend(
+        bench, "memory-backend-file", share="on", mem_path=bench.path("ram1"))), SLOW)
+
+
+@test
+def memory_in_a_memfd(bench):
+    """RAM in a memfd"""
+    source = bench.source(options=backend(bench, "memory-backend-memfd"))
+    bench.move(source, bench.destination(options=backend(bench, "memory-backend-memfd")), SLOW)
+
+
+@contextlib.contextmanager
+def huge_pages(count):
+    """So many huge pages of 2 MiB; the machine has as many as before afterwards."""
+    path = "/proc/sys/vm/nr_hugepages"
+    try:
+        with open(path) as file:
+            before = int(file.read())
+        with open(path, "w") as file:
+            file.write(str(before + count))
+        with open(path) as file:
+            got = int(file.read()) - before
+    except OSError as err:
+        raise Skip(f"no huge pages here: {err}") from err
+    try:
+        if got < count:
+            raise Skip(f"only {got} of {count} huge pages to be had")
+        yield
+    finally:
+        with open(path, "w") as file:
+            file.write(str(before))
+
+
+@test
+def memory_in_huge_pages(bench):
+    """RAM in huge pages of 2 MiB"""
+    with huge_pages(bench.spec.memory_mb), mounted(bench, "hugetlbfs", "pagesize=2M") as path:
+        options = backend(bench, "memory-backend-file", mem_path=path)
+        source = bench.source(options=options)
+        bench.move(source, bench.destination(options=options), SLOW)
+
+
+@test
+def huge_pages_to_small_ones(bench):
+    """RAM in huge pages here, in small ones there"""
+    with huge_pages(bench.spec.memory_mb // 2), mounted(bench, "hugetlbfs", "pagesize=2M") as path:
+        source = bench.source(options=backend(bench, "memory-backend-file", mem_path=path))
+        bench.move(source, bench.destination(), SLOW)
+
+
+@test
+def memory_plugged_and_unplugged(bench):
+    """RAM plugged before the start, and unplugged by the guest in the middle"""
+    source = bench.start(bench.binary, bench.spec.but(extra=("-m", f"{bench.spec.memory_mb},slots=2,maxmem=1G")),
+                         "booted")
+    source.wait_ready()
+    from .bench import MODES, can
+    bench.mode = MODES["godwit"] if can(source, "x-godwit") else MODES["plain"]
+    bench.spec = source.spec
+    dimm = {"size": 128 << 20}
+    source.qmp.command("object-add", qom_type="memory-backend-ram", id="more", **dimm)
+    source.qmp.command("device_add", driver="pc-dimm", id="dimm", memdev="more")
+    time.sleep(2)
+    destination = bench.destination(options=("-object", "memory-backend-ram,id=more,size=128M",
+                                             "-device", "pc-dimm,id=dimm,memdev=more"))
+    where = listen(destination)
+    bench.mode.apply(source)
+    source.qmp.command("migrate-set-parameters", max_bandwidth=SLOW)
+    # QEMU takes no such request during a migration; the guest may act on one that came before.
+    source.qmp.command("device_del", id="dimm")
+    source.qmp.command("migrate", uri=where)
+    gone = source.qmp.wait_event(20, lambda event: event["event"] == "DEVICE_DELETED"
+                                 and event["data"].get("device") == "dimm")
+    expect(gone, "the guest did not give the memory back")
+    info = wait_final(source, 60)
+    # It may be carried through, or refused with a word; the guest must not be harmed.
+    if info["status"] == "completed":
+        destination.check(1)
+    else:
+        bench.says(info.get("error-desc", "") + destination.process.said())
+        source.check(1)
+
+
+@test
+def memory_plugged(bench):
+    """RAM plugged before the start moves too"""
+    spec = bench.spec.but(extra=("-m", f"{bench.spec.memory_mb},slots=2,maxmem=1G"))
+    more = ("-object", "memory-backend-ram,id=more,size=128M", "-device", "pc-dimm,id=dimm,memdev=more")
+    source = bench.start(bench.binary, spec, "booted", options=more)
+    source.wait_ready()
+    from .bench import MODES, can
+    bench.mode = MODES["godwit"] if can(source, "x-godwit") else MODES["plain"]
+    bench.move(source, bench.destination(spec=spec, options=more), SLOW)
+
+
+@test
+def shared_memory_stays(bench):
+    """x-ignore-shared: what both ends share is not sent"""
+    options = backend(bench, "memory-backend-file", share="on", mem_path=bench.path("ram"))
+    source = bench.source(options=options)
+    destination = bench.destination(options=options)
+    for machine in source, destination:
+        machine.qmp.command("migrate-set-capabilities", capabilities=[
+            {"capability": "x-ignore-shared", "state": True}])
+    result = bench.move(source, destination)
+    expect(result["wire_mb"] < 16, f"{result['wire_mb']:.0f} MB were sent")
+
+
+@test
+def memory_locked(bench):
+    """mem-lock=on at both ends"""
+    options = ("-overcommit", "mem-lock=on")
+    source = bench.source(options=options)
+    bench.move(source, bench.destination(options=options), SLOW)
+
+
+@test
+def in_a_sandbox(bench):
+    """in libvirt's seccomp sandbox"""
+    options = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+    # exec: is not to be had there, so the saved guest comes from a file.
+    source = bench.source(options=options, how="file:")
+    destination = bench.destination(options=options)
+    bench.move(source, destination, SLOW)
+
+
+@test
+def in_a_cgroup(bench):
+    """in a cgroup that has little more than the guest's memory"""
+    base = "/sys/fs/cgroup"
+    group = f"{base}/godwit-test-{os.getpid()}"
+    limit_mb = bench.spec.memory_mb + 192
+    try:
+        os.mkdir(group)
+        with open(f"{group}/memory.max", "w") as file:
+            file.write(str(limit_mb << 20))
+    except OSError as err:
+        with contextlib.suppress(OSError):
+            os.rmdir(group)
+        raise Skip(f"no cgroups of one's own here: {err}") from err
+    try:
+        source = bench.source()
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write(str(source.process.pid))
+        bench.move(source, bench.destination(), SLOW)
+    finally:
+        for machine in bench.machines:
+            machine.stop()
+        os.rmdir(group)
+
+
+@test
+def postcopy_after_precopy(bench):
+    """postcopy begun in a later round"""
+    source = bench.source()
+    destination = bench.destination()
+    postcopy = [{"capability": "postcopy-ram", "state": True}]
+    try:
+        for machine in source, destination:
+            machine.qmp.command("migrate-set-capabilities", capabilities=postcopy)
+    except qmp.QmpError as err:
+        raise Skip(f"no postcopy here: {err}") from err
+    bench.begin(source, listen(destination), SLOW)
+    bench.until(source, bench.round(2))
+    source.qmp.command("migrate-start-postcopy")
+    info = wait_final(source, 60)
+    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')} {destination.process.said()}")
+    destination.check(1)
+
+
+@test
+def postcopy_in_first_pass(bench):
+    """postcopy begun in the first pass, with most pages still to come"""
+    source = bench.source()
+    destination = bench.destination()
+    postcopy = [{"capability": "postcopy-ram", "state": True}]
+    try:
+        for machine in source, destination:
+            machine.qmp.command("migrate-set-capabilities", capabilities=postcopy)
+    except qmp.QmpError as err:
+        raise Skip(f"no postcopy here: {err}") from err
+    bench.begin(source, listen(destination), SLOW)
+    bench.until(source, bench.sent(20))
+    source.qmp.command("migrate-start-postcopy")
+    info = wait_final(source, 60)
+    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')} {destination.process.said()}")
+    destination.check(1)
