@@ -7,8 +7,9 @@
  *   closed loop	an 8 GiB precopy: how long does it take, and what does the guest lose?
  *
  *	calibrate	what the models of upstream make of runs that others have published
+ *	cost	what the governor's calls take
  *
- * Everything is simulated, the governor alone is the real one. Nothing is asserted here:
+ * All but the cost is simulated, the governor alone is the real one. Nothing is asserted here:
  * tests/e2e/throttle_goals.sh holds the figures against each other.
  */
 #include <errno.h>
@@ -29,7 +30,7 @@ enum { OPT_LOAD, OPT_LOOP, OPT_BANDWIDTH, OPT_CAP, OPT_VARIANTS, OPT_SECONDS, OP
 
 static const struct perf_option options[] = {
 	[OPT_LOAD] = { "load", "NAME", "W1 to W6 (default all; --svg: W1)" },
-	[OPT_LOOP] = { "loop", "KIND", "open, closed or calibrate (default open and closed)" },
+	[OPT_LOOP] = { "loop", "KIND", "open, closed, calibrate or cost (default open and closed)" },
 	[OPT_BANDWIDTH] = { "bandwidth", "RATE", "closed loop: the link (default 250MB, then 1250MB)" },
 	[OPT_CAP] = { "cap", "PERCENT", "closed loop: the governor's cap (default 99, then 90)" },
 	[OPT_VARIANTS] = { "variants", NULL, "open loop: the governor without I/O events, charging CPU time,\n"
@@ -43,9 +44,9 @@ static const struct perf_option options[] = {
 
 static const struct perf_command command = {
 	.name = "throttle",
-	.synopsis = "[--load NAME] [--loop open|closed|calibrate] [OPTION]...",
+	.synopsis = "[--load NAME] [--loop open|closed|calibrate|cost] [OPTION]...",
 	.summary = "Simulates guests that are held back during a migration: by QEMU's auto-converge, by its\n"
-		   "dirty-limit, by godwit's governor. No guest is run, and no clock is read.",
+		   "dirty-limit, by godwit's governor. No guest is run; only --loop cost reads a clock.",
 	.options = options,
 };
 
@@ -404,6 +405,27 @@ static void calibrate(const struct ask *asked, struct json_object *json)
 	table_print(&table, json ? stderr : stdout);
 }
 
+/* ---- cost ---- */
+
+static void measure_cost(struct json_object *json)
+{
+	struct throttle_cost cost;
+
+	throttle_cost(&cost);
+	if (json) {
+		struct json_object *o = put_object(json, "cost");
+
+		put_real(o, "step_4_vcpus_ns", cost.step_4_ns, 0);
+		put_real(o, "step_64_vcpus_ns", cost.step_64_ns, 0);
+		put_real(o, "turn_ns", cost.turn_ns, 1);
+		put_u64(o, "vcpu_bytes", cost.vcpu_bytes);
+		return;
+	}
+	printf("step, 4 vCPUs: %.0f ns; 64 vCPUs: %.0f ns\n"
+	       "a vCPU's turn (dirtied, advance, may_run, next): %.1f ns; its memory: %u bytes\n", cost.step_4_ns,
+	       cost.step_64_ns, cost.turn_ns, cost.vcpu_bytes);
+}
+
 /* ---- picture ---- */
 
 static void draw(const struct ask *asked, const struct sim_load *load, double bandwidth)
@@ -461,8 +483,8 @@ static void parse(struct ask *ask, int argc, char **argv)
 		}
 	}
 	if (ask->loop && strcmp(ask->loop, "open") && strcmp(ask->loop, "closed") &&
-	    strcmp(ask->loop, "calibrate"))
-		usage_error("--loop %s: open, closed or calibrate", ask->loop);
+	    strcmp(ask->loop, "calibrate") && strcmp(ask->loop, "cost"))
+		usage_error("--loop %s: open, closed, calibrate or cost", ask->loop);
 	bool is_known = !ask->load;
 
 	for (unsigned i = 0; i < nr_sim_loads && !is_known; i++)
@@ -493,10 +515,8 @@ int cmd_throttle(int argc, char **argv)
 	struct ask ask = { .seconds = 30, .seed = 1 };
 	struct json_object *json = NULL, *open = NULL, *closed = NULL, *calibration = NULL;
 	struct table open_table, closed_table;
-	bool calibrates;
 
 	parse(&ask, argc, argv);
-	calibrates = ask.loop && !strcmp(ask.loop, "calibrate");
 	if (ask.is_json) {
 		json = json_object_new_object();
 		put_u64(json, "seed", ask.seed);
@@ -509,11 +529,13 @@ int cmd_throttle(int argc, char **argv)
 		   ">dropped|>longest hold ms|>exits/s");
 	table_init(&closed_table, "load|>link|policy|end|>total s|>lost CPU-s|>cold I/O p99/max ms|"
 		   ">hot I/O p99/max ms|>dropped|>longest hold ms|>downtime ms");
-	for (unsigned i = 0; i < nr_sim_loads && !calibrates; i++)
+	for (unsigned i = 0; i < nr_sim_loads; i++)
 		if (is_asked(ask.load, sim_loads[i].name))
 			run_load(&ask, &sim_loads[i], open, &open_table, closed, &closed_table);
-	if (calibrates)
+	if (ask.loop && !strcmp(ask.loop, "calibrate"))
 		calibrate(&ask, calibration);
+	if (ask.loop && !strcmp(ask.loop, "cost"))
+		measure_cost(json);
 	for (unsigned i = 0; i < nr_sim_loads && ask.svg; i++)
 		if (!strcmp(ask.load ? ask.load : "W1", sim_loads[i].name))
 			draw(&ask, &sim_loads[i], ask.bandwidth > 0 ? ask.bandwidth : 250e6);

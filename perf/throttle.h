@@ -212,6 +212,14 @@ void sim_sync(struct sim *sim);
 double sim_dirtied(const struct sim *sim);	/* pages since the last sync */
 double sim_unsent(const struct sim *sim);
 
+/* throttle_cost.c: measured, not simulated. */
+struct throttle_cost {
+	double step_4_ns, step_64_ns;	/* a step, by vCPUs */
+	double turn_ns;			/* dirtied, advance, may_run and next of one vCPU, together */
+	unsigned vcpu_bytes;
+};
+void throttle_cost(struct throttle_cost *cost);
+
 /* throttle_svg.c: one panel for each series, in the order given. 0 or -errno. */
 struct throttle_panel {
 	const char *title;

@@ -78,25 +78,32 @@ static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
 }
 
 /*
- * The average so far moves towards value by the part that us is of what it will cover: a plain mean over the first
- * second, from the first value on; then it forgets exponentially.
+ * Averages move towards the new value by the part that us is of what they then cover: a plain mean over the first
+ * second, from the first value on; later they forget exponentially.
  */
-static uint64_t average(uint64_t so_far, uint64_t value, uint32_t *age_us, uint32_t us)
+static uint64_t grow_older(uint32_t *age_us, uint32_t us)
 {
 	*age_us = (uint32_t)at_most((uint64_t)*age_us + us, (uint64_t)TAU_US + us);
+	return ((uint64_t)us << FRACTION_SHIFT) / *age_us;
+}
+
+static uint64_t average(uint64_t so_far, uint64_t value, uint64_t fraction)
+{
 	if (value >= so_far)
-		return so_far + (value - so_far) * us / *age_us;
-	return so_far - (so_far - value) * us / *age_us;
+		return so_far + ((value - so_far) * fraction >> FRACTION_SHIFT);
+	return so_far - ((so_far - value) * fraction >> FRACTION_SHIFT);
 }
 
 /* ---- measure ---- */
 
 struct sums {
-	uint64_t pages;			/* in this step */
-	uint64_t demand;		/* rates */
+	/* In this step. */
+	uint64_t pages, pages_charged, held_ns, longest_hold_ns, io_events;
+	uint32_t holds, boosts;
+	/* Rates. */
+	uint64_t demand;
 	uint64_t floor_rate;		/* at the cap */
 	uint64_t floor_peak;		/* at the cap right after a sync, when all pages are clean */
-	size_t governed;
 };
 
 static uint64_t since(uint64_t *seen, uint64_t now)
@@ -107,58 +114,59 @@ static uint64_t since(uint64_t *seen, uint64_t now)
 	return grown;
 }
 
-static void see(struct godwit_throttle *t, struct godwit_vcpu *v, uint32_t us, struct sums *sums)
+/* What a vCPU did since the last step. Differences, so that counters may wrap. */
+struct deltas {
+	uint64_t pages, ran_ns, held_ns, io_events;
+};
+
+/* False for the first time: then the counters may be of an earlier migration. */
+static bool see(struct godwit_vcpu *v, struct sums *sums, struct deltas *d)
 {
-	/* Differences, so that counters may wrap. What a vCPU has not told yet is told later. */
-	uint64_t pages = since(&v->dirtied_seen_pages, load(&v->dirtied_pages));
-	uint64_t ran_us = at_most(since(&v->ran_seen_ns, load(&v->ran_ns)) / US, STEP_MAX_US);
-	uint64_t held_ns = since(&v->held_seen_ns, load(&v->held_ns));
-	uint64_t held_us = at_most(held_ns / US, STEP_MAX_US);
-	uint64_t events = since(&v->io_seen_events, load(&v->io_events));
 	uint32_t holds = atomic_load_explicit(&v->holds, memory_order_relaxed);
 	uint32_t boosts = atomic_load_explicit(&v->boosts, memory_order_relaxed);
-	uint64_t longest_ns = load(&v->longest_hold_ns);
-	uint64_t wanted, taken, density;
-	uint32_t age_us = v->age_us;
+	bool is_known = v->is_measured;
 
-	store(&t->holds, load(&t->holds) + (uint32_t)(holds - v->holds_seen));
-	store(&t->boosts, load(&t->boosts) + (uint32_t)(boosts - v->boosts_seen));
+	d->pages = since(&v->dirtied_seen_pages, load(&v->dirtied_pages));
+	d->ran_ns = since(&v->ran_seen_ns, load(&v->ran_ns));
+	d->held_ns = since(&v->held_seen_ns, load(&v->held_ns));
+	d->io_events = since(&v->io_seen_events, load(&v->io_events));
+	if (is_known) {
+		sums->pages += d->pages;
+		sums->pages_charged += load(&v->page_cost) ? d->pages : 0;
+		sums->held_ns += d->held_ns;
+		sums->io_events += d->io_events;
+		sums->holds += holds - v->holds_seen;
+		sums->boosts += boosts - v->boosts_seen;
+		sums->longest_hold_ns = at_least(sums->longest_hold_ns, load(&v->longest_hold_ns));
+	}
 	v->holds_seen = holds;
 	v->boosts_seen = boosts;
-	if (!v->is_measured) {
-		/* The counters may be of an earlier migration. */
-		v->is_measured = 1;
-		return;
-	}
-	store(&t->held_ns, load(&t->held_ns) + held_ns);
-	if (longest_ns > load(&t->longest_hold_ns))
-		store(&t->longest_hold_ns, longest_ns);
-	store(&t->pages, load(&t->pages) + pages);
-	if (load(&v->page_cost))
-		store(&t->pages_charged, load(&t->pages_charged) + pages);
-	store(&t->io_events, load(&t->io_events) + events);
-	sums->pages += pages;
-	if (!us)
-		return;
+	v->is_measured = 1;
+	return is_known;
+}
+
+static void learn(struct godwit_vcpu *v, const struct deltas *d, uint32_t us)
+{
+	uint64_t ran_us = at_most(d->ran_ns / US, STEP_MAX_US);
+	uint64_t held_us = at_most(d->held_ns / US, STEP_MAX_US);
+	uint64_t taken = held_us ? (held_us << FRACTION_SHIFT) / (held_us + ran_us) : 0;
+	uint64_t fraction = grow_older(&v->age_us, us), wanted, density;
 
 	/* Pages of one that has not said how long it ran: all the time. */
-	if (pages && !ran_us)
+	if (d->pages && !ran_us)
 		ran_us = us;
 	if (ran_us) {
-		density = rate_of(pages, ran_us);
-		v->density = average(v->density, density, &v->density_age_us, us);
-		v->dense = at_least(v->dense - (v->dense >> DENSE_FADE), ran_us > us / 256 ? density : 0);
-		wanted = rate_of(pages, us);
+		wanted = rate_of(d->pages, us);
 		wanted += wanted * held_us / ran_us;
+		density = rate_of(d->pages, ran_us);
+		v->density = v->density ? average(v->density, density, fraction) : density;
+		v->dense = at_least(v->dense - (v->dense >> DENSE_FADE), ran_us > us / 256 ? density : 0);
 	} else {
 		wanted = v->density * held_us / us;
 	}
-	taken = held_us ? (held_us << FRACTION_SHIFT) / (held_us + ran_us) : 0;
-	taken = average(atomic_load_explicit(&v->taken, memory_order_relaxed), taken, &age_us, us);
-	store32(&v->taken, (uint32_t)taken);
-	age_us = v->age_us;
-	v->io_per_s = (uint32_t)average(v->io_per_s, at_most(events, 1u << 20) * 1000000u / us, &age_us, us);
-	v->demand = average(v->demand, at_most(wanted, RATE_MAX), &v->age_us, us);
+	v->demand = average(v->demand, at_most(wanted, RATE_MAX), fraction);
+	v->io_rate = (uint32_t)average(v->io_rate, at_most(rate_of(d->io_events, us), UINT32_MAX), fraction);
+	store32(&v->taken, (uint32_t)average(atomic_load_explicit(&v->taken, memory_order_relaxed), taken, fraction));
 }
 
 /* What it dirties at the cap. */
@@ -167,26 +175,36 @@ static uint64_t floor_rate(const struct godwit_throttle *t, const struct godwit_
 	return at_most(v->density * (100 - t->max_percent) / 100, v->demand);
 }
 
+/* And right after a sync, at most 1000 times as dense. */
+static uint64_t floor_peak(const struct godwit_vcpu *v)
+{
+	if (v->dense <= v->density || !v->density)
+		return v->least_rate;
+	return v->least_rate * at_most((v->dense << FRACTION_SHIFT) / v->density, 1000u << FRACTION_SHIFT) >>
+	       FRACTION_SHIFT;
+}
+
 static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate,
 		    struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct sums *sums)
 {
+	struct deltas deltas;
 	uint64_t rate;
 
 	for (size_t i = 0; i < nr_vcpus; i++) {
 		struct godwit_vcpu *v = vcpus[i];
 
-		see(t, v, us, sums);
+		if (see(v, sums, &deltas) && us)
+			learn(v, &deltas, us);
 		v->most_rate = v->demand;
 		v->least_rate = floor_rate(t, v);
 		sums->demand += v->most_rate;
 		sums->floor_rate += v->least_rate;
-		sums->floor_peak += v->density ? mul_div(v->least_rate, at_least(v->dense, v->density), v->density) : 0;
-		sums->governed += load(&v->page_cost) != 0;
+		sums->floor_peak += floor_peak(v);
 	}
 	if (!us)
 		return;
 	rate = rate_of(sums->pages, us) + device_rate;
-	t->dirty_rate = average(t->dirty_rate, at_most(rate, RATE_MAX), &t->age_us, us);
+	t->dirty_rate = average(t->dirty_rate, at_most(rate, RATE_MAX), grow_older(&t->age_us, us));
 }
 
 /* ---- decide ---- */
@@ -257,10 +275,16 @@ static uint64_t slew(const struct godwit_vcpu *v, uint64_t rate)
 /* Windows that spend half of the rate if the guest works through them, within bounds. */
 static uint32_t boost_for(const struct godwit_vcpu *v, uint64_t rate)
 {
-	if (!v->density || !v->io_per_s)
+	/* Of a second: rate / (2 density), over events per second. */
+	uint64_t works_ns, events_per_s = v->io_rate >> RATE_SHIFT;
+
+	if (!v->density || !events_per_s)
 		return BOOST_MAX_NS;
-	return (uint32_t)at_most(at_least(at_most(rate, 1ull << 34) * (S / 2) / v->density / v->io_per_s,
-					  BOOST_MIN_NS), BOOST_MAX_NS);
+	works_ns = at_most(rate, 1ull << 34) * (S / 2) / v->density;
+	/* The division only where it is between the bounds. */
+	if (works_ns >= BOOST_MAX_NS * events_per_s)
+		return BOOST_MAX_NS;
+	return works_ns <= BOOST_MIN_NS * events_per_s ? BOOST_MIN_NS : (uint32_t)(works_ns / events_per_s);
 }
 
 static void govern(struct godwit_vcpu *v, uint64_t rate, uint64_t entitled, uint32_t floor)
@@ -292,13 +316,13 @@ static void plan_cap(const struct godwit_throttle *t, uint64_t allowed, uint64_t
 {
 	for (size_t i = 0; i < nr_vcpus; i++)
 		vcpus[i]->least_rate = 0;
-	plan->capped_level = at_least(godwit_level_fill(vcpus, nr_vcpus, allowed), 1);
+	plan->capped_level = at_least(godwit_level_fill(vcpus, nr_vcpus, allowed, t->hint), 1);
 	for (size_t i = 0; i < nr_vcpus; i++) {
 		vcpus[i]->least_rate = floor_rate(t, vcpus[i]);
 		if (vcpus[i]->least_rate > plan->capped_level)
 			vcpus[i]->most_rate = vcpus[i]->least_rate;
 	}
-	plan->level = at_least(plan->capped_level, godwit_level_fill(vcpus, nr_vcpus, bearable));
+	plan->level = at_least(plan->capped_level, godwit_level_fill(vcpus, nr_vcpus, bearable, t->hint));
 }
 
 static struct plan plan_rates(const struct godwit_throttle *t, const struct sums *sums, uint64_t send_rate,
@@ -312,7 +336,7 @@ static struct plan plan_rates(const struct godwit_throttle *t, const struct sums
 		plan.state = GODWIT_THROTTLE_ARMED;
 		plan.level = (allowed - sums->demand) / nr_vcpus;
 	} else if (sums->floor_rate <= allowed) {
-		plan.level = godwit_level_fill(vcpus, nr_vcpus, allowed);
+		plan.level = godwit_level_fill(vcpus, nr_vcpus, allowed, t->hint);
 	} else {
 		plan.state = sums->floor_peak + device_rate > send_rate - send_rate / 20 ?
 			     GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
@@ -336,13 +360,26 @@ static void act(struct godwit_throttle *t, const struct plan *plan, struct godwi
 			rate = plan->capped_level;
 		govern(v, rate, plan->entitled, floor);
 	}
+	t->hint = plan->level;
 	store(&t->level, plan->state == GODWIT_THROTTLE_ARMED ? 0 : at_least(plan->level, plan->entitled));
 }
 
-static void tell(struct godwit_throttle *t, enum godwit_throttle_state state, uint64_t release_ns,
-		 uint64_t allowed, const struct sums *sums)
+static void add(_Atomic uint64_t *figure, uint64_t more)
 {
-	if (state == GODWIT_THROTTLE_IDLE || state == GODWIT_THROTTLE_FUTILE)
+	store(figure, load(figure) + more);
+}
+
+static void tell(struct godwit_throttle *t, enum godwit_throttle_state state, uint64_t release_ns,
+		 uint64_t allowed, size_t nr_governed, const struct sums *sums)
+{
+	add(&t->pages, sums->pages);
+	add(&t->pages_charged, sums->pages_charged);
+	add(&t->held_ns, sums->held_ns);
+	add(&t->io_events, sums->io_events);
+	add(&t->holds, sums->holds);
+	add(&t->boosts, sums->boosts);
+	store(&t->longest_hold_ns, at_least(load(&t->longest_hold_ns), sums->longest_hold_ns));
+	if (!nr_governed)
 		store(&t->level, 0);
 	if (state == GODWIT_THROTTLE_INFEASIBLE)
 		store32(&t->was_infeasible, 1);
@@ -351,8 +388,7 @@ static void tell(struct godwit_throttle *t, enum godwit_throttle_state state, ui
 	store(&t->release_ns, release_ns);
 	store(&t->wanted, sums->demand);
 	store(&t->allowed, allowed);
-	store32(&t->governed, state == GODWIT_THROTTLE_IDLE || state == GODWIT_THROTTLE_FUTILE ? 0 :
-		(uint32_t)sums->governed);
+	store32(&t->governed, (uint32_t)nr_governed);
 	store32(&t->max_told, t->max_percent);
 	store32(&t->state, state);
 }
@@ -388,7 +424,6 @@ int godwit_throttle_step(struct godwit_throttle *t, const struct godwit_throttle
 			 struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
 {
 	uint64_t send_rate, device_rate, allowed;
-	enum godwit_throttle_state state;
 	struct sums sums = { 0 };
 	struct plan plan;
 	int64_t span_ns;
@@ -408,26 +443,23 @@ int godwit_throttle_step(struct godwit_throttle *t, const struct godwit_throttle
 	if (!nr_vcpus || !in->is_active || in->is_first_pass || !send_rate) {
 		release(vcpus, nr_vcpus);
 		t->futile_us = 0;
-		tell(t, GODWIT_THROTTLE_IDLE, 0, send_rate, &sums);
+		tell(t, GODWIT_THROTTLE_IDLE, 0, send_rate, 0, &sums);
 		return 0;
 	}
 	if (converges_alone(in, send_rate, sums.demand + device_rate)) {
 		release(vcpus, nr_vcpus);
-		tell(t, GODWIT_THROTTLE_IDLE, 0, send_rate, &sums);
+		tell(t, GODWIT_THROTTLE_IDLE, 0, send_rate, 0, &sums);
 		return 0;
 	}
 	if (still_futile(t, in->now_ns, send_rate)) {
 		release(vcpus, nr_vcpus);
-		tell(t, GODWIT_THROTTLE_FUTILE, t->futile_ns + RETRY_NS - in->now_ns, send_rate, &sums);
+		tell(t, GODWIT_THROTTLE_FUTILE, t->futile_ns + RETRY_NS - in->now_ns, send_rate, 0, &sums);
 		return 0;
 	}
 	allowed = allowance(in, send_rate);
 	allowed = allowed > device_rate ? allowed - device_rate : 0;
 	plan = plan_rates(t, &sums, send_rate, allowed, device_rate, vcpus, nr_vcpus);
-	act(t, &plan, vcpus, nr_vcpus);
-	state = plan.state;
-	sums.governed = nr_vcpus;
-	if (state < GODWIT_THROTTLE_CAPPED) {
+	if (plan.state < GODWIT_THROTTLE_CAPPED) {
 		t->futile_us = 0;
 	} else if (finds_futile(t, in, send_rate, us)) {
 		t->is_futile = true;
@@ -435,10 +467,11 @@ int godwit_throttle_step(struct godwit_throttle *t, const struct godwit_throttle
 		t->futile_send_rate = send_rate;
 		t->futile_max_percent = t->max_percent;
 		release(vcpus, nr_vcpus);
-		state = GODWIT_THROTTLE_FUTILE;
+		tell(t, GODWIT_THROTTLE_FUTILE, RETRY_NS, allowed, 0, &sums);
+		return 0;
 	}
-	tell(t, state, state == GODWIT_THROTTLE_FUTILE ? RETRY_NS : time_left_ns(t, in, send_rate), allowed,
-	     &sums);
+	act(t, &plan, vcpus, nr_vcpus);
+	tell(t, plan.state, time_left_ns(t, in, send_rate), allowed, nr_vcpus, &sums);
 	return 0;
 }
 
@@ -450,7 +483,7 @@ void godwit_throttle_stop(struct godwit_throttle *t, struct godwit_vcpu *const *
 	measure(t, 0, 0, vcpus, nr_vcpus, &sums);
 	release(vcpus, nr_vcpus);
 	t->futile_us = 0;
-	tell(t, GODWIT_THROTTLE_IDLE, 0, 0, &sums);
+	tell(t, GODWIT_THROTTLE_IDLE, 0, 0, 0, &sums);
 }
 
 const char *godwit_throttle_state_name(enum godwit_throttle_state state)

@@ -66,8 +66,8 @@ struct godwit_vcpu {
 	uint64_t demand;			/* new pages per second if it were not held, as a rate */
 	uint64_t least_rate, most_rate;		/* between what and what it can be levelled; scratch of a step */
 	uint64_t ran_seen_ns, held_seen_ns, dirtied_seen_pages, io_seen_events;
-	uint32_t io_per_s;			/* average */
-	uint32_t age_us, density_age_us;	/* what the averages cover so far */
+	uint32_t io_rate;			/* I/O events per second, as a rate, average */
+	uint32_t age_us;			/* what the averages cover so far */
 	uint32_t holds_seen, boosts_seen;
 	uint32_t is_measured;			/* the *_seen are of an earlier step */
 
@@ -101,6 +101,7 @@ struct godwit_throttle {
 	uint64_t last_ns;
 	uint64_t dirty_rate;			/* measured, devices included, average */
 	uint32_t age_us;
+	uint64_t hint;				/* the last level */
 	uint32_t futile_us;			/* net time for which no progress was seen */
 	bool is_futile;
 	uint64_t futile_ns, futile_send_rate;	/* when it was found, and at which speed */
@@ -118,8 +119,9 @@ static_assert(sizeof(struct godwit_throttle) <= GODWIT_THROTTLE_BYTES, "callers 
  * godwit_level_fill() - the common rate at which the vCPUs together dirty what they may.
  *
  * Result:  the largest q with sum of min(most_rate, max(q, least_rate)) <= allowed; 0 when q = 0 is too much,
- *          the highest most_rate when nothing is. Reads most_rate and least_rate of each.
+ *          the highest most_rate when nothing is. Reads most_rate and least_rate of each. Where hint is near,
+ *          the answer is found sooner; it does not depend on it.
  */
-uint64_t godwit_level_fill(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, uint64_t allowed);
+uint64_t godwit_level_fill(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, uint64_t allowed, uint64_t hint);
 
 #endif

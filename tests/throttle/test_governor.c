@@ -108,6 +108,15 @@ static uint64_t total(struct godwit_vcpu *const *v, unsigned n, uint64_t q)
 	return sum;
 }
 
+/* From wherever it starts. */
+static uint64_t fill(struct godwit_vcpu *const *v, unsigned n, uint64_t allowed)
+{
+	uint64_t q = godwit_level_fill(v, n, allowed, 0);
+
+	CHECK(godwit_level_fill(v, n, allowed, about(1, RATE_MAX)) == q, "depends on the hint");
+	return q;
+}
+
 static void random_levels(struct vm *vm)
 {
 	vm_init(vm, (unsigned)between(1, MAX_VCPUS), 90, 0);
@@ -130,14 +139,14 @@ Test(level, is_the_highest_that_stays_within_what_is_allowed)
 		if (most == least)
 			continue;
 		uint64_t allowed = between(least, most - 1);
-		uint64_t q = godwit_level_fill(vm.v, vm.n, allowed);
+		uint64_t q = fill(vm.v, vm.n, allowed);
 
 		CHECK(total(vm.v, vm.n, q) <= allowed, "more than allowed");
 		CHECK(total(vm.v, vm.n, q + 1) > allowed, "could be higher");
 		CHECK(allowed - total(vm.v, vm.n, q) < vm.n, "does not use what is allowed");
 		if (least)
-			CHECK(godwit_level_fill(vm.v, vm.n, between(0, least - 1)) == 0, "floors too much");
-		CHECK(total(vm.v, vm.n, godwit_level_fill(vm.v, vm.n, most)) == most, "all is allowed");
+			CHECK(fill(vm.v, vm.n, between(0, least - 1)) == 0, "floors too much");
+		CHECK(total(vm.v, vm.n, fill(vm.v, vm.n, most)) == most, "all is allowed");
 	}
 }
 
@@ -146,10 +155,10 @@ Test(level, moves_one_way_with_allowance_and_demand_and_not_with_order_or_scale)
 	for (unsigned i = 0; i < 20000; i++) {
 		random_levels(&vm);
 		uint64_t most = total(vm.v, vm.n, UINT64_MAX), allowed = between(0, most);
-		uint64_t q = godwit_level_fill(vm.v, vm.n, allowed);
+		uint64_t q = fill(vm.v, vm.n, allowed);
 		unsigned j = (unsigned)between(0, vm.n - 1);
 
-		CHECK(godwit_level_fill(vm.v, vm.n, allowed + between(0, most)) >= q, "falls with the allowance");
+		CHECK(fill(vm.v, vm.n, allowed + between(0, most)) >= q, "falls with the allowance");
 
 		/* The same in another order, and four times as much of everything. */
 		struct godwit_vcpu *shuffled[MAX_VCPUS];
@@ -157,7 +166,7 @@ Test(level, moves_one_way_with_allowance_and_demand_and_not_with_order_or_scale)
 		for (unsigned k = 0; k < vm.n; k++)
 			shuffled[k] = vm.v[(k * 7 + j) % vm.n];
 		if (vm.n % 7)
-			CHECK(godwit_level_fill(shuffled, vm.n, allowed) == q, "depends on the order");
+			CHECK(fill(shuffled, vm.n, allowed) == q, "depends on the order");
 
 		if (q < RATE_MAX / 8) {
 			random_levels(&other);
@@ -167,13 +176,13 @@ Test(level, moves_one_way_with_allowance_and_demand_and_not_with_order_or_scale)
 				other.v[k]->most_rate = vm.v[k]->most_rate * 4;
 				other.v[k]->least_rate = vm.v[k]->least_rate * 4;
 			}
-			uint64_t scaled = godwit_level_fill(other.v, vm.n, allowed * 4);
+			uint64_t scaled = fill(other.v, vm.n, allowed * 4);
 
 			CHECK(scaled >= q * 4 && scaled < q * 4 + 4, "depends on the scale");
 		}
 		if (q) {
 			vm.v[j]->most_rate += between(0, RATE_MAX);
-			CHECK(godwit_level_fill(vm.v, vm.n, allowed) <= q, "rises with a demand");
+			CHECK(fill(vm.v, vm.n, allowed) <= q, "rises with a demand");
 		}
 	}
 }
@@ -563,5 +572,5 @@ Test(governor, gives_equal_rates_on_every_machine)
 			fold(stats_of(&vm).state);
 		}
 	}
-	cr_assert_eq(digest, 0x1ecf2801902303a5u, "%#lx", (unsigned long)digest);
+	cr_assert_eq(digest, 0x26ea15dc789961ecu, "%#lx", (unsigned long)digest);
 }
