@@ -260,6 +260,41 @@ models()
 	fi
 }
 
+# tally <name> <command>...: one whose last line is "N passed, N failed, N skipped"
+tally()
+{
+	local name=$1 started=$SECONDS log last
+	shift
+
+	mkdir -p build
+	log=build/${name//[^a-zA-Z0-9]/-}.txt
+	say "== $name"
+	"$@" 2>&1 | tee "$log" >&2
+	last=$(tail -n 1 "$log")
+	if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+		count "$name" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" $((SECONDS - started)) \
+			"$([[ ${BASH_REMATCH[3]} == 0 ]] || echo "${BASH_REMATCH[3]} skipped")"
+	else
+		count "$name" 0 1 $((SECONDS - started)) "did not finish: $last"
+	fi
+}
+
+# qemu [--full]: build QEMU with godwit; real guests, and QEMU's own tests
+qemu()
+{
+	local started=$SECONDS binary
+
+	say "== QEMU with godwit"
+	if ! binary=$(qemu-glue/build.sh --target tests/qtest/migration-test --target tests/unit/test-xbzrle |
+		tail -n 1) || [[ ! -x $binary ]]; then
+		count "QEMU with godwit" 0 1 $((SECONDS - started)) "did not build"
+		return
+	fi
+	count "QEMU with godwit" 1 0 $((SECONDS - started))
+	tally "QEMU, live guests" qemu-glue/tests/run --qemu "$binary" "$@"
+	tally "QEMU, its own tests" qemu-glue/tests/qtest --build "${binary%/*}" "$@"
+}
+
 # files: what belongs to the project, one a line
 files()
 {
@@ -276,9 +311,9 @@ hygiene()
 	local started=$SECONDS passed=0 failed=0 name found text sources scripts
 
 	say "== hygiene"
-	text=$(files | grep -E '\.(c|h|hpp|cpp|sh|cmake|in|map|md|supp|1)$|CMakeLists\.txt$|^(run|check|\.ci/run|perf/gates|tests/model/run)$')
+	text=$(files | grep -E '\.(c|h|hpp|cpp|sh|cmake|in|map|md|supp|1)$|CMakeLists\.txt$|^(run|check|\.ci/run|perf/gates|tests/model/run)$|^qemu-glue/(build.sh|getqemu|mkguest|tests/qtest)$')
 	sources=$(files | grep -E '\.(c|h)$')
-	scripts=$(files | grep -E '\.sh$|^(run|check|\.ci/run|perf/gates|tests/model/run)$')
+	scripts=$(files | grep -E '\.sh$|^(run|check|\.ci/run|perf/gates|tests/model/run|qemu-glue/(getqemu|mkguest|tests/qtest))$')
 
 	hygiene_one()
 	{

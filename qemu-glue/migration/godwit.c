@@ -64,8 +64,6 @@ typedef struct {
     uint32_t nr_blocks;
     uint32_t last_id;
 
-    /* When a section ended because of the rate limit, else 0. */
-    int64_t held_since_ns;
     uint64_t rate_debt;
 
     double window[GODWIT_WINDOWS];
@@ -77,7 +75,7 @@ typedef struct {
 
 static GodwitSave *save;
 
-/* Of the migration that runs, or of the last one once it has ended. */
+/* Of the migration that runs, or of the last one; with the BQL. */
 static GodwitSummary summary;
 
 /* ---- errors and words ---- */
@@ -301,6 +299,15 @@ double migration_godwit_bandwidth(double bytes_per_ms)
     return bytes_per_ms;
 }
 
+void migration_godwit_held_back(int64_t since_ns)
+{
+    if (migration_godwit_active()) {
+        godwit_source_held_back(save->source,
+                                qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                                since_ns);
+    }
+}
+
 void migration_godwit_rate_carry(void)
 {
     if (migration_godwit_active()) {
@@ -362,12 +369,6 @@ int migration_godwit_save_page(QEMUFile *f, RAMBlock *rb, ram_addr_t offset)
     struct godwit_error error;
     int ret;
 
-    if (s->held_since_ns) {
-        godwit_source_held_back(s->source,
-                                qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
-                                s->held_since_ns);
-        s->held_since_ns = 0;
-    }
     if (!godwit_find_block(s, rb)) {
         /* It came after the start: the engine knows nothing of it. */
         return 0;
@@ -394,6 +395,7 @@ int migration_godwit_save_page(QEMUFile *f, RAMBlock *rb, ram_addr_t offset)
 
 int migration_godwit_save_flush(QEMUFile *f)
 {
+    struct godwit_stats stats = GODWIT_STATS_INIT;
     GodwitSave *s = save;
     struct godwit_error error;
     int ret;
@@ -409,11 +411,8 @@ int migration_godwit_save_flush(QEMUFile *f)
     if (ret < 0) {
         return godwit_save_failed(f, &error);
     }
-    if (migration_rate_exceeded(f)) {
-        s->held_since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    }
-    godwit_read_stats(s);
-    godwit_count_pages(s, &summary.stats);
+    godwit_source_stats(s->source, &stats);
+    godwit_count_pages(s, &stats);
     return qemu_file_get_error(f);
 }
 

@@ -77,6 +77,9 @@ uint64_t migration_godwit_retired_bytes(void);
 double migration_godwit_bandwidth(double bytes_per_ms);
 void migration_godwit_rate_carry(void);
 
+/* The rate limit has let the migration thread sleep since then. */
+void migration_godwit_held_back(int64_t since_ns);
+
 void migration_godwit_downtime(GodwitDowntimeMark mark);
 
 /* The destination side: the main channel's loader. */
@@ -143,6 +146,10 @@ static inline double migration_godwit_bandwidth(double bytes_per_ms)
 }
 
 static inline void migration_godwit_rate_carry(void)
+{
+}
+
+static inline void migration_godwit_held_back(int64_t since_ns)
 {
 }
 
