@@ -113,9 +113,8 @@ void godwit_summary_populate(const GodwitSummary *summary,
                              MigrationInfo *info)
 {
     info->godwit = godwit_stats(summary);
-    if (!info->xbzrle_cache) {
-        info->xbzrle_cache = godwit_xbzrle_stats(&summary->stats);
-    }
+    qapi_free_XBZRLECacheStats(info->xbzrle_cache);
+    info->xbzrle_cache = godwit_xbzrle_stats(&summary->stats);
     info->compression = godwit_compression_stats(&summary->stats);
 }
 

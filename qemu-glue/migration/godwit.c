@@ -132,7 +132,8 @@ bool migration_godwit_params_check(MigrationParameters *p, Error **errp)
     struct godwit_params params = godwit_params_from(p);
     struct godwit_error error;
 
-    if (save && p->x_godwit_stream != migrate_godwit_stream()) {
+    if (migration_is_running() && migrate_godwit() &&
+        p->x_godwit_stream != migrate_godwit_stream()) {
         error_setg(errp, "x-godwit-stream cannot change during a migration");
         return false;
     }
@@ -160,7 +161,6 @@ void migration_godwit_params_changed(Error **errp)
 bool migration_godwit_caps_check(const bool *caps, Error **errp)
 {
     static const MigrationCapability others[] = {
-        MIGRATION_CAPABILITY_XBZRLE,
         MIGRATION_CAPABILITY_MULTIFD,
         MIGRATION_CAPABILITY_MAPPED_RAM,
         MIGRATION_CAPABILITY_X_COLO,
