@@ -36,6 +36,7 @@ class Relay:
         """Do the harm with the next byte."""
         self.at = min(self.passed, self.at or self.passed)
         if self.harm == "cut":
+            self.struck.set()
             self._cut()
 
     def stop(self):
@@ -88,7 +89,7 @@ class Relay:
                 self.passed += len(got)
             server.shutdown(socket.SHUT_WR)
         except OSError:
-            pass
+            self._cut()     # an end that is gone is gone for the other
 
     def _end(self, client, server):
         if self.harm == "cut":
@@ -100,7 +101,6 @@ class Relay:
         # A stall: the sockets stay as they are until stop().
 
     def _cut(self):
-        self.struck.set()
         for sock in self.ends:
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

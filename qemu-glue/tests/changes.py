@@ -7,7 +7,7 @@ from .bench import FINAL, SLOW, UNCAPPED, expect, link, listen, test, wait_final
 
 IN_FLIGHT = {
     "x-godwit-threads": (1, 2, 4, 0),
-    "x-godwit-rung": ("none", "lz4", "zstd 1", "auto"),
+    "x-godwit-rung": ("none", "lz4", "zstd1", "zstd-5", "zlib1", "auto"),
     "x-godwit-base": ("off", "pages", "signatures"),
     "x-godwit-cache-size": (1 << 20, 64 << 20, 0),
     "x-godwit-when-busy": ("wait", "raw", "auto"),

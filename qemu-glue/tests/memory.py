@@ -164,10 +164,10 @@ def in_a_sandbox(bench):
 
 @test
 def in_a_cgroup(bench):
-    """in a cgroup that has little more than the guest's memory"""
+    """in a cgroup that has little more than the two guests' memory"""
     base = "/sys/fs/cgroup"
     group = f"{base}/godwit-test-{os.getpid()}"
-    limit_mb = bench.spec.memory_mb + 192
+    limit_mb = 2 * bench.spec.memory_mb + 192
     try:
         os.mkdir(group)
         with open(f"{group}/memory.max", "w") as file:
@@ -176,15 +176,19 @@ def in_a_cgroup(bench):
         with contextlib.suppress(OSError):
             os.rmdir(group)
         raise Skip(f"no cgroups of one's own here: {err}") from err
+    inside = ("sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh")
     try:
-        source = bench.source()
-        with open(f"{group}/cgroup.procs", "w") as file:
-            file.write(str(source.process.pid))
-        bench.move(source, bench.destination(), SLOW)
+        source = bench.source(wrap=inside)
+        bench.move(source, bench.destination(wrap=inside), SLOW)
     finally:
         for machine in bench.machines:
             machine.stop()
-        os.rmdir(group)
+        # The kernel takes a moment to see that it is empty.
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+                break
+            time.sleep(0.05)
 
 
 @test

@@ -146,7 +146,7 @@ def destination_that_never_heard_of_it(bench):
 def stock_stream(bench, binary):
     source = bench.source()
     bench.needs_godwit()
-    mode = Mode("godwit", ("x-godwit", "xbzrle"), {"x-godwit-stream": "stock"})
+    mode = Mode("godwit", ("x-godwit",), {"x-godwit-stream": "stock"})
     destination = bench.destination(binary=binary, mode=None)
     destination.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "xbzrle", "state": True}])
     mode.apply(source)
@@ -208,7 +208,7 @@ def refuses_what_it_cannot_go_with(bench):
     source = bench.source()
     bench.needs_godwit()
     bench.mode.apply(source)
-    for capability in ("multifd", "mapped-ram", "x-colo", "background-snapshot"):
+    for capability in ("multifd", "mapped-ram", "background-snapshot"):
         bench.refused(lambda: source.qmp.command("migrate-set-capabilities", capabilities=[
             {"capability": capability, "state": True}]), "x-godwit")
     source.check()
