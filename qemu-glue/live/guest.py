@@ -156,7 +156,7 @@ class Log:
 class Guest:
     """A QEMU with a test guest in it; name is unique in its folder."""
 
-    def __init__(self, binary, spec, folder, name, incoming=None, options=(), wrap=(), pass_fds=()):
+    def __init__(self, binary, spec, folder, name, incoming=None, options=(), wrap=(), listen=True):
         self.spec = spec
         self.name = name
         self.folder = folder
@@ -181,10 +181,11 @@ class Guest:
         arguments += [*spec.extra, *options]
         if incoming:
             arguments += ["-incoming", incoming]
-        self.process = qmp.Process(arguments, self.path("qemu"), pass_fds)
+        self.process = qmp.Process(arguments, self.path("qemu"))
         try:
             self.qmp = qmp.Qmp(self._socket("qmp"))
-            self.log = Log(qmp.connect(self._socket("log")))
+            if listen:
+                self.log = Log(qmp.connect(self._socket("log")))
             if spec.echo is not None:
                 self.echo = qmp.connect(self._socket("echo"))
             self.vcpu_threads = [cpu["thread-id"] for cpu in self.qmp.command("query-cpus-fast")]

@@ -115,13 +115,13 @@ def die_with_parent():
 class Process:
     """A process of ours, ended by stop(), and its cost in /proc."""
 
-    def __init__(self, arguments, log, pass_fds=(), **options):
+    def __init__(self, arguments, log):
         self.arguments = arguments
         self.log = log
         with open(log, "ab") as out:
             self.popen = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=pass_fds,
-                preexec_fn=die_with_parent, **options)
+                arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                preexec_fn=die_with_parent)
         self.pid = self.popen.pid
 
     def alive(self):

@@ -60,9 +60,13 @@ class Bench(Rig):
         """A guest that runs, and what its process looked like before any migration."""
         self.spec = spec or self.spec
         machine = super().source(binary or self.binary, self.spec, **options)
+        self.know(machine)
+        return machine
+
+    def know(self, machine):
+        """Learn what its QEMU can do, and what it is like at rest."""
         self.mode = MODES["godwit"] if can(machine, "x-godwit") else MODES["plain"]
         self.note(machine)
-        return machine
 
     def saved_state(self, binary):
         return saved(binary, self.spec)

@@ -86,49 +86,51 @@ def huge_pages_to_small_ones(bench):
         bench.move(source, bench.destination(), SLOW)
 
 
-@test
-def memory_plugged_and_unplugged(bench):
-    """RAM plugged before the start, and unplugged by the guest in the middle"""
-    source = bench.start(bench.binary, bench.spec.but(extra=("-m", f"{bench.spec.memory_mb},slots=2,maxmem=1G")),
-                         "booted")
+def plugged(bench):
+    """A guest that booted, then got more memory; and a destination that has as much."""
+    # A backend on QEMU's command line would lie before pc.ram, where TCG's dirty tracking is wrong
+    # (cpu_physical_memory_sync_dirty_bitmap() forgets the block's offset) and QEMU aborts.
+    spec = bench.spec.but(extra=("-m", f"{bench.spec.memory_mb},slots=2,maxmem=1G"))
+    source = bench.start(bench.binary, spec, "booted")
     source.wait_ready()
-    from .bench import MODES, can
-    bench.mode = MODES["godwit"] if can(source, "x-godwit") else MODES["plain"]
-    bench.spec = source.spec
-    dimm = {"size": 128 << 20}
-    source.qmp.command("object-add", qom_type="memory-backend-ram", id="more", **dimm)
+    source.qmp.command("object-add", qom_type="memory-backend-ram", id="more", size=128 << 20)
     source.qmp.command("device_add", driver="pc-dimm", id="dimm", memdev="more")
+    bench.know(source)
     time.sleep(2)
-    destination = bench.destination(options=("-object", "memory-backend-ram,id=more,size=128M",
-                                             "-device", "pc-dimm,id=dimm,memdev=more"))
-    where = listen(destination)
-    bench.mode.apply(source)
-    source.qmp.command("migrate-set-parameters", max_bandwidth=SLOW)
-    # QEMU takes no such request during a migration; the guest may act on one that came before.
-    source.qmp.command("device_del", id="dimm")
-    source.qmp.command("migrate", uri=where)
-    gone = source.qmp.wait_event(20, lambda event: event["event"] == "DEVICE_DELETED"
-                                 and event["data"].get("device") == "dimm")
-    expect(gone, "the guest did not give the memory back")
-    info = wait_final(source, 60)
-    # It may be carried through, or refused with a word; the guest must not be harmed.
-    if info["status"] == "completed":
-        destination.check(1)
-    else:
-        bench.says(info.get("error-desc", "") + destination.process.said())
-        source.check(1)
+    return source, bench.destination(spec=spec, options=(
+        "-object", "memory-backend-ram,id=more,size=128M", "-device", "pc-dimm,id=dimm,memdev=more"))
 
 
 @test
 def memory_plugged(bench):
     """RAM plugged before the start moves too"""
-    spec = bench.spec.but(extra=("-m", f"{bench.spec.memory_mb},slots=2,maxmem=1G"))
-    more = ("-object", "memory-backend-ram,id=more,size=128M", "-device", "pc-dimm,id=dimm,memdev=more")
-    source = bench.start(bench.binary, spec, "booted", options=more)
-    source.wait_ready()
-    from .bench import MODES, can
-    bench.mode = MODES["godwit"] if can(source, "x-godwit") else MODES["plain"]
-    bench.move(source, bench.destination(spec=spec, options=more), SLOW)
+    source, destination = plugged(bench)
+    bench.move(source, destination, SLOW)
+
+
+@test
+def memory_plugged_and_unplugged(bench):
+    """RAM plugged before the start, and given back by the guest in a later pass"""
+    source, destination = plugged(bench)
+    # QEMU takes no such request during a migration; the guest acts on it when it runs again, in the middle.
+    source.qmp.command("stop")
+    source.qmp.command("device_del", id="dimm")
+    bench.begin(source, listen(destination), SLOW)
+    bench.until(source, lambda info: info.get("ram", {}).get("remaining", 1 << 40) < 20 << 20)
+    source.qmp.command("cont")
+    gone = source.qmp.wait_event(20, lambda event: event["event"] == "DEVICE_DELETED"
+                                 and event["data"].get("device") == "dimm")
+    expect(gone, "the guest did not give the memory back")
+    info = wait_final(source, 40)
+    status = info["status"]
+    if status == "completed":
+        destination.check(1)
+        return
+    # QEMU may have to give up; the guest must not be harmed.
+    if status == "failed":
+        bench.says(info.get("error-desc", "") + destination.process.said())
+    source.check(1)
+    expect(status == "failed", f"neither ends nor fails: {status}")
 
 
 @test

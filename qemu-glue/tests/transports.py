@@ -182,13 +182,13 @@ def off_it_is_stock_both_ways(bench):
 
 @test
 def off_the_stream_is_the_stock_one(bench):
-    """with the capability off, a guest at rest is written byte for byte as a stock QEMU writes it"""
+    """with the capability off, a machine at rest is written byte for byte as a stock QEMU writes it"""
     streams = []
-    state = bench.saved_state(bench.stock)
+    # So small that it goes in one section: where those end is a matter of time.
+    still = bench.spec.but(memory_mb=64)
     for number, binary in enumerate((bench.binary, bench.stock)):
-        machine = bench.start(binary, bench.spec, f"rest{number}", incoming="defer")
-        machine.qmp.command("migrate-incoming", uri=f"exec:cat {state}")
-        expect(wait_final(machine, 60)["status"] == "completed", "cannot take up the saved guest")
+        machine = bench.start(binary, still, f"still{number}", listen=False,
+                              options=("-S", "-rtc", "base=2020-01-01T00:00:00,clock=vm"))
         path = bench.path(f"stream{number}")
         machine.qmp.command("migrate-set-parameters", max_bandwidth=UNCAPPED)
         machine.qmp.command("migrate", uri=f"exec:cat >{path}")
@@ -198,8 +198,7 @@ def off_the_stream_is_the_stock_one(bench):
     here, there = streams
     if here != there:
         at = next((i for i, (a, b) in enumerate(zip(here, there)) if a != b), min(len(here), len(there)))
-        raise GuestError(f"they differ from byte {at} of {len(here)} and {len(there)}: "
-                         f"{here[at - 32:at + 8]!r} {there[at - 32:at + 8]!r}")
+        raise GuestError(f"they differ from byte {at} of {len(here)} and {len(there)}")
 
 
 @test
