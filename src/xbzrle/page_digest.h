@@ -22,10 +22,22 @@ static const alignas(64) uint64_t digest_start[8] = {
 	XXH_PRIME64_4, XXH_PRIME32_2, XXH_PRIME64_5, XXH_PRIME32_1,
 };
 
-/* XXH3 takes the last 64 bytes with a place of the secret of their own, one byte further. */
-static inline const uint8_t *digest_key(unsigned line)
+/*
+ * Its secret. Opaque, and to be asked for inside the loop over lines: the compiler would load what a few lines
+ * need of it ahead of the loop, and as it has no registers left, keep that on the stack.
+ */
+static inline const uint8_t *digest_secret(void)
 {
-	return XXH3_kSecret + 8 * (line % 16) + (line == 63);
+	const uint8_t *secret = XXH3_kSecret;
+
+	__asm__("" : "+r"(secret));
+	return secret;
+}
+
+/* XXH3 takes the last 64 bytes with a place of the secret of their own, one byte further. */
+static inline const uint8_t *digest_key(const uint8_t *secret, unsigned line)
+{
+	return secret + 8 * (line % 16) + (line == 63);
 }
 
 /* After this line the sums are scrambled, with the end of the secret. */

@@ -142,6 +142,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 	uint64_t changed = 0;
 
 	for (unsigned g = 0; g < groups; g += 4) {
+		const uint8_t *secret = digest_secret();
 		__m128i sum[4];
 		__m256i sigs;
 
@@ -167,7 +168,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 					sum[i] = _mm_xor_si128(sum[i],
 							       multiply(_mm256_extracti128_si256(k, 1)));
 					if (is_known)
-						digest_add(&digest, half, m, digest_key(line));
+						digest_add(&digest, half, m, digest_key(secret, line));
 				}
 				if (is_known && nth % 4 == 3 && digest_scrambles(line))
 					digest_scramble(&digest);
@@ -236,6 +237,7 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 	uint64_t map = 0;
 
 	for (unsigned line = 0; line < PAGE_LINES; line++) {
+		const uint8_t *secret = digest_secret();
 		unsigned at = LINE_BYTES * line, mask;
 		__m256i lo = read_guest(in + at), hi = read_guest(in + at + 32);
 
@@ -243,8 +245,8 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 		ask_near(next.kept, at);
 		_mm256_store_si256((__m256i *)(page + at), lo);
 		_mm256_store_si256((__m256i *)(page + at + 32), hi);
-		digest_add(&digest, 0, lo, digest_key(line));
-		digest_add(&digest, 1, hi, digest_key(line));
+		digest_add(&digest, 0, lo, digest_key(secret, line));
+		digest_add(&digest, 1, hi, digest_key(secret, line));
 		if (digest_scrambles(line))
 			digest_scramble(&digest);
 		mask = changed_half(lo, base_page + at) | changed_half(hi, base_page + at + 32) << 4;

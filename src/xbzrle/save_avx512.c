@@ -149,6 +149,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 	for (unsigned i = 0; i < 4; i++)
 		key[i] = _mm512_load_si512(signer->word + 8 * i);
 	for (unsigned g = 0; g < groups; g += 8) {
+		const uint8_t *secret = digest_secret();
 		__m512i sum[8], sigs;
 
 		ask_near(next.kept, 8 * g);
@@ -164,7 +165,7 @@ sign_page(const struct godwit_signer *signer, const unsigned group_lines, const 
 				_mm512_storeu_si512(copy + LINE_BYTES * line, m);
 				sum[i] = _mm512_xor_si512(sum[i], multiply(m, key[nth % 4]));
 				if (is_known)
-					digest = digest_add(digest, m, digest_key(line));
+					digest = digest_add(digest, m, digest_key(secret, line));
 				if (is_known && nth % 8 == 7 && digest_scrambles(line))
 					digest = digest_scramble(digest);
 			}
@@ -214,6 +215,7 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 	uint64_t map;
 
 	for (unsigned g = 0; g < 8; g++) {
+		const uint8_t *secret = digest_secret();
 		__mmask8 k[8];
 		uint64_t eight;
 
@@ -225,7 +227,7 @@ void godwit_save_words_avx512(const void *guest, uint8_t *base_page, uint8_t *de
 			ask_near(next.guest, at);
 			ask_near(next.kept, at);
 			_mm512_store_si512(page + at, now);
-			digest = digest_add(digest, now, digest_key(8 * g + i));
+			digest = digest_add(digest, now, digest_key(secret, 8 * g + i));
 			k[i] = _mm512_cmpneq_epi64_mask(now, _mm512_loadu_si512(base_page + at));
 		}
 		if (digest_scrambles(8 * g + 7))
