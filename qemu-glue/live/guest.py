@@ -168,7 +168,7 @@ class Guest:
             *([] if "-machine" in spec.extra else ["-machine", spec.machine]),
             "-accel", spec.accel, "-m", str(spec.memory_mb), "-smp", str(spec.vcpus),
             "-kernel", f"{built}/vmlinuz", "-initrd", f"{built}/{spec.initramfs}",
-            "-append", f"console=ttyS0 quiet mitigations=off panic=-1 memhp_default_state=online_movable -- {spec.program()}",
+            "-append", f"console=ttyS0 quiet mitigations=off no_timer_check panic=-1 memhp_default_state=online_movable -- {spec.program()}",
             "-serial", f"file:{self.path('console')}",
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
             "-device", "virtio-serial-pci,ioeventfd=off",
