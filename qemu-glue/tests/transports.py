@@ -2,7 +2,6 @@
 """Every way that QEMU can carry a stream, and how it is switched on."""
 
 import os
-import re
 import socket
 
 from live.migration import Mode
@@ -181,8 +180,13 @@ def off_it_is_stock_both_ways(bench):
     bench.move(destination, bench.destination())
 
 
-# Where a section of RAM ends and the next begins is a matter of time: end, footer, header.
-SEAM = re.compile(rb"\0{7}\x10\x7e(.{4})[\x02\x03]\1", re.DOTALL)
+def seamless(stream):
+    """A stream without the end, footer and header between two sections of RAM: where those are is a matter of time."""
+    name = stream.index(b"\x03ram")
+    section = stream[name - 4:name]
+    for kind in (b"\x02", b"\x03"):
+        stream = stream.replace(b"\0" * 7 + b"\x10\x7e" + section + kind + section, b"")
+    return stream
 
 
 @test
@@ -200,7 +204,7 @@ def off_the_stream_is_the_stock_one(bench):
         machine.qmp.command("migrate", uri=f"exec:cat >{path}")
         expect(wait_final(machine, 60)["status"] == "completed", "not written")
         with open(path, "rb") as file:
-            streams.append(SEAM.sub(b"", file.read()))
+            streams.append(seamless(file.read()))
     here, there = streams
     expect(len(here) > 10 << 20, f"only {len(here)} bytes")
     if here != there:
