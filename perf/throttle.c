@@ -191,8 +191,10 @@ static double try_strength(struct open_ask *ask, double strength, struct sim_res
 	return result->pages_per_s;
 }
 
-/* Auto-converge: the least percentage that does; dirty-limit: the highest quota; governor: what it is told, by parts of
- * a hundred. Each is monotone but for chance. */
+/*
+ * Auto-converge: the least percentage that does; dirty-limit: the highest quota; governor: what it is told, by
+ * parts of a hundred. Each is monotone but for chance.
+ */
 static double search(struct open_ask *ask, struct sim_result *result)
 {
 	unsigned low = 1, high, at;

@@ -32,7 +32,7 @@ extern const char *const sim_policy_names[SIM_POLICIES];
 /* ---- what the guest does ---- */
 
 struct sim_vcpu_load {
-	double bytes_per_s;		/* that the batch task dirties, uniformly over its region; 0: it computes */
+	double bytes_per_s;		/* dirtied by the batch task, all over its region; 0: it computes */
 	double region_bytes;
 	double io_per_s;		/* Poisson; each wants IO_FIXED_NS + exponential of IO_MEAN_NS of CPU */
 	uint32_t on_ms, off_ms;		/* the batch task's bursts; off 0: always on */
@@ -74,7 +74,7 @@ struct sim_options {
 	double ram_bytes;
 	double quota_mb;		/* closed loop: dirty-limit's, of every vCPU */
 	bool has_sync_timer;		/* auto-converge: the one of QEMU 9.2 and later */
-	double tick_per_s;		/* timer ticks on every vCPU that has a batch task: look like I/O, want 5 us */
+	double tick_per_s;		/* on vCPUs with a batch task: look like I/O, want 5 us of CPU */
 	bool is_deaf;			/* the governor is not told of I/O */
 	bool charges_time;		/* pages are not counted by vCPU: CPU time x the guest's density */
 	bool is_late;			/* governor: a fifth of the wakes 60 us late */

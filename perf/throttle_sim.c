@@ -3,9 +3,9 @@
  * throttle_sim.c - four vCPUs that dirty memory and answer I/O, event by event
  *
  * Each vCPU has a core of its own, a batch task that dirties its region uniformly, and I/O that comes
- * as a Poisson process, goes before the batch task and is answered when its CPU time is served. Memory is expected
- * values: t touches leave clean * exp(-t / region) pages clean. What a policy does to a vCPU is hold it
- * and let it go; an exit that is forced on a running one costs it 10 us.
+ * as a Poisson process, goes before the batch task and is answered when its CPU time is served. Memory is
+ * expected values: t touches leave clean * exp(-t / region) pages clean. What a policy does to a vCPU is
+ * hold it and let it go; an exit that is forced on a running one costs it 10 us.
  *
  * Arrivals and service times come from generators of their own for each vCPU, so that all policies see the
  * same I/O.

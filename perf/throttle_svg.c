@@ -2,9 +2,9 @@
 /*
  * throttle_svg.c - what a migration does to its guest, one panel a policy
  *
- * All panels have the same axes, so that they can be held against each other: what is newly dirtied a second, beside
- * what the link sends; the worst I/O of each tenth of a second, on a logarithmic scale; below, a row a
- * vCPU, dark where it was held.
+ * All panels have the same axes, so that they can be held against each other: what is newly dirtied a second,
+ * beside what the link sends; the worst I/O of each tenth of a second, on a logarithmic scale; below, a row
+ * a vCPU, dark where it was held.
  */
 #include <errno.h>
 #include <math.h>

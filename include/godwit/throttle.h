@@ -56,12 +56,15 @@ struct godwit_vcpu;
 
 /* ---- a vCPU ---- */
 
-/* Make a vCPU that is not governed, of GODWIT_VCPU_BYTES at memory. Nothing is owed at its end. */
+/*
+ * Make a vCPU that is not governed, of GODWIT_VCPU_BYTES at memory. Nothing is owed at its end. One that lives
+ * on into the next migration is fine; but its longest hold is then that of all of them.
+ */
 GODWIT_API struct godwit_vcpu *godwit_vcpu_init(void *memory, uint64_t now_ns);
 
 /*
- * [any] The vCPU dirtied this many pages that were clean. They are charged at its next call marked [own]; where
- * another thread finds them (a dirty ring's reaper), find them before advance.
+ * [any] The vCPU dirtied this many pages that were clean. They are charged at its next call marked [own];
+ * where another thread finds them (a dirty ring's reaper), find them before advance.
  */
 GODWIT_API void godwit_vcpu_dirtied(struct godwit_vcpu *vcpu, uint64_t pages);
 

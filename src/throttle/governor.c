@@ -78,8 +78,8 @@ static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
 }
 
 /*
- * Averages move towards the new value by the part that us is of what they then cover: a plain mean over the first
- * second, from the first value on; later they forget exponentially.
+ * Averages move towards the new value by the part that us is of what they then cover: a plain mean over the
+ * first second, from the first value on; later they forget exponentially.
  */
 static uint64_t grow_older(uint32_t *age_us, uint32_t us)
 {
@@ -166,7 +166,8 @@ static void learn(struct godwit_vcpu *v, const struct deltas *d, uint32_t us)
 	}
 	v->demand = average(v->demand, at_most(wanted, RATE_MAX), fraction);
 	v->io_rate = (uint32_t)average(v->io_rate, at_most(rate_of(d->io_events, us), UINT32_MAX), fraction);
-	store32(&v->taken, (uint32_t)average(atomic_load_explicit(&v->taken, memory_order_relaxed), taken, fraction));
+	taken = average(atomic_load_explicit(&v->taken, memory_order_relaxed), taken, fraction);
+	store32(&v->taken, (uint32_t)taken);
 }
 
 /* What it dirties at the cap. */
@@ -307,9 +308,9 @@ struct plan {
 };
 
 /*
- * The floors are too much: who has a floor above the level that there would be without floors is at the cap. Its page
- * rate is below its floor, so that the floor alone says when it runs, and it profits from pages that are
- * dirty already. All others get what the channel bears beside those.
+ * The floors are too much: who has a floor above the level that there would be without floors is at the cap.
+ * Its page rate is below its floor, so that the floor alone says when it runs, and it profits from pages
+ * that are dirty already. All others get what the channel bears beside those.
  */
 static void plan_cap(const struct godwit_throttle *t, uint64_t allowed, uint64_t bearable,
 		     struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct plan *plan)
@@ -340,7 +341,8 @@ static struct plan plan_rates(const struct godwit_throttle *t, const struct sums
 	} else {
 		plan.state = sums->floor_peak + device_rate > send_rate - send_rate / 20 ?
 			     GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
-		plan_cap(t, allowed, bearable > device_rate ? bearable - device_rate : 0, vcpus, nr_vcpus, &plan);
+		bearable = bearable > device_rate ? bearable - device_rate : 0;
+		plan_cap(t, allowed, bearable, vcpus, nr_vcpus, &plan);
 	}
 	return plan;
 }

@@ -12,6 +12,11 @@ command -v python3 >/dev/null || { echo "python3 is needed to read JSON"; exit 7
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+for wrong in "--load W9" "--loop sideways" "--cap 100" "--cap 0"; do
+	# shellcheck disable=SC2086
+	"$perf" throttle $wrong >/dev/null 2>&1
+	[[ $? == 2 ]] || { echo "FAIL: $wrong is not refused"; exit 1; }
+done
 "$perf" throttle --variants --json >"$work/out" || exit 1
 "$perf" throttle --loop calibrate --json >"$work/calibration" 2>/dev/null || exit 1
 "$perf" throttle --variants --json | cmp - "$work/out" || { echo "FAIL: two runs differ"; exit 1; }

@@ -322,6 +322,26 @@ Test(governor, levels_the_dirtiest_and_leaves_the_others)
 	cr_assert_gt(stats_of(&vm).held_ns, 5ull * S);
 }
 
+Test(governor, changes_a_rate_by_no_more_than_half_a_step)
+{
+	uint64_t rate;
+
+	vm_init(&vm, 2, 99, 1);
+	vm.demand[0] = MB(2000);
+	vm_run(&vm, 40);
+	rate = rate_of_vcpu(vm.v[0]);
+	vm.in.send_pages_per_s = MB(25);
+	vm_run(&vm, 1);
+	cr_assert(rate_of_vcpu(vm.v[0]) >= rate / 2 - 2 && rate_of_vcpu(vm.v[0]) <= rate / 2 + 2);
+	vm_run(&vm, 40);
+	rate = rate_of_vcpu(vm.v[0]);
+	cr_assert_lt(rate, MB(13));
+	vm.in.send_pages_per_s = MB(1000);
+	vm_run(&vm, 1);
+	/* Unless it is entitled to more. */
+	cr_assert_eq(rate_of_vcpu(vm.v[0]) / 100, MB(1000) / 2 / 2 / 2 / 100);
+}
+
 /* I9: with nothing that changes, rates turn at most twice in six seconds. */
 Test(governor, settles)
 {
@@ -450,10 +470,17 @@ Test(governor, vcpus_come_and_go)
 	cr_assert_gt(rate_of_vcpu(vm.v[0]), rate);
 	cr_assert_gt(stats_of(&vm).held_ns, held_ns);
 
-	/* One comes, in the same memory, and is measured before it is judged. */
+	/* One comes, in the same memory, with a past that is no business of this migration. */
+	uint64_t pages = stats_of(&vm).pages;
+
 	vm.v[3] = godwit_vcpu_init(vm.vcpu_memory[3], vm.now_ns);
+	godwit_vcpu_dirtied(vm.v[3], 1u << 25);
+	godwit_vcpu_advance(vm.v[3], vm.now_ns, 60ull * S);
 	vm.n = 4;
-	vm_run(&vm, 30);
+	vm_run(&vm, 1);
+	cr_assert_eq(vm.v[3]->demand, 0, "judged by its past");
+	cr_assert_lt(stats_of(&vm).pages - pages, 1u << 24);
+	vm_run(&vm, 29);
 	cr_assert(rate_of_vcpu(vm.v[3]) > rate / 2 && rate_of_vcpu(vm.v[3]) < rate * 2);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Everybody at once: vCPU threads in their transitions, a thread that raises interrupts and finds dirty pages, one that
- * steps and stops, one that reads statistics. ThreadSanitizer looks for races; without it the sums are
- * what is checked: nothing that was counted may be lost, nothing that was stopped may stay held.
+ * Everybody at once: vCPU threads in their transitions, a thread that raises interrupts and finds dirty pages,
+ * one that steps and stops, one that reads statistics. ThreadSanitizer looks for races; without it the sums
+ * are what is checked: nothing that was counted may be lost, nothing that was stopped may stay held.
  */
 #include <pthread.h>
 #include <sched.h>
