@@ -161,6 +161,8 @@ struct table {
 void table_init(struct table *table, const char *heading);
 void table_row(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void table_print(struct table *table, FILE *file);
+/* For one that is not printed. */
+void table_fini(struct table *table);
 
 /* ---- pictures (util_svg.c) ---- */
 

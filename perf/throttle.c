@@ -512,6 +512,17 @@ static void run_load(const struct ask *ask, const struct sim_load *load, struct 
 		closed_loop(ask, load, 1250e6, closed, closed_table);
 }
 
+/* A heading by itself is not worth printing. */
+static void print_rows(struct table *table, const char *before)
+{
+	if (table->rows < 2) {
+		table_fini(table);
+		return;
+	}
+	fputs(before, stdout);
+	table_print(table, stdout);
+}
+
 int cmd_throttle(int argc, char **argv)
 {
 	struct ask ask = { .seconds = 30, .seed = 1 };
@@ -541,15 +552,9 @@ int cmd_throttle(int argc, char **argv)
 	for (unsigned i = 0; i < nr_sim_loads && ask.svg; i++)
 		if (!strcmp(ask.load ? ask.load : "W1", sim_loads[i].name))
 			draw(&ask, &sim_loads[i], ask.bandwidth > 0 ? ask.bandwidth : 250e6);
-	if (json) {
+	if (json)
 		print_json(json);
-		return EXIT_WORKED;
-	}
-	if (open_table.rows > 1)
-		table_print(&open_table, stdout);
-	if (closed_table.rows > 1) {
-		printf("%s", open_table.rows > 1 ? "\n" : "");
-		table_print(&closed_table, stdout);
-	}
+	print_rows(&open_table, "");
+	print_rows(&closed_table, is_asked(ask.loop, "open") && !json ? "\n" : "");
 	return EXIT_WORKED;
 }

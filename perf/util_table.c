@@ -56,6 +56,14 @@ void table_row(struct table *table, const char *format, ...)
 	add_line(table, line);
 }
 
+void table_fini(struct table *table)
+{
+	for (unsigned r = 0; r < table->rows; r++)
+		free(table->line[r]);
+	free(table->line);
+	*table = (struct table){ 0 };
+}
+
 void table_print(struct table *table, FILE *file)
 {
 	int width[MAX_COLUMNS] = { 0 };
@@ -76,8 +84,6 @@ void table_print(struct table *table, FILE *file)
 
 			fprintf(file, "%*s%s", w, cell, is_last ? "\n" : "  ");
 		}
-		free(table->line[r]);
 	}
-	free(table->line);
-	*table = (struct table){ 0 };
+	table_fini(table);
 }
