@@ -58,6 +58,19 @@ debian_source()
 # With "alone" before the packages: those packages only.
 debian_root()
 {
+	local lock
+
+	# Commands that run side by side fetch a thing once.
+	exec {lock}>"$2.lock"
+	flock "$lock"
+	fetch_root "$@"
+	set -- $?
+	exec {lock}>&-
+	return "$1"
+}
+
+fetch_root()
+{
 	local suite=$1 root=$2 state=$2.apt alone=0 archive wanted debian_apt
 	shift 2
 
