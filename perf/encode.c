@@ -12,6 +12,8 @@
  * and not around each call, since reading it costs more than a call; what the readings themselves
  * take is measured first and taken off.
  *
+ * The stock stream is read by this thread (stock.c), as QEMU's destination is one thread.
+ *
  * A full ring is waited for (when_busy = wait): nothing is behind collect() but a copy, and auto would
  * see a link without end and hand every other page back.
  */
@@ -25,10 +27,11 @@
 #include "perf.h"
 
 #define BLOCK_ID 0
+#define BLOCK_NAME "image"
 #define IOVS 64
 
-enum { OPT_NEW, OPT_OLD, OPT_WORKERS, OPT_RUNG, OPT_BASE, OPT_BASE_BYTES, OPT_BANDWIDTH, OPT_REPEAT,
-       OPT_JSON };
+enum { OPT_NEW, OPT_OLD, OPT_WORKERS, OPT_RUNG, OPT_BASE, OPT_BASE_BYTES, OPT_STREAM, OPT_BANDWIDTH,
+       OPT_REPEAT, OPT_JSON };
 
 static const struct perf_option options[] = {
 	[OPT_NEW] = { "new", "FILE", "pages as they are now; FILE.zst is unpacked" },
@@ -39,6 +42,8 @@ static const struct perf_option options[] = {
 	[OPT_RUNG] = { "rung", "R", "auto (default), none, lz4, lz4:8, zstd1, zstd-5, zlib6, ..." },
 	[OPT_BASE] = { "base", "KIND", "what is kept of pages sent: signatures (default), pages, off" },
 	[OPT_BASE_BYTES] = { "base-bytes", "SIZE", "memory for it (default 0: as much as helps)" },
+	[OPT_STREAM] = { "stream", "KIND", "godwit (default), or stock: what any QEMU reads, XBZRLE in place of\n"
+					   "deltas and codecs" },
 	[OPT_BANDWIDTH] = { "bandwidth", "RATE", "pace the frames, such as 1Gbit or 125MB (default: no limit)" },
 	[OPT_REPEAT] = { "repeat", "N", "times are medians of N runs (default 5)" },
 	[OPT_JSON] = { "json", NULL, "print JSON" },
@@ -57,6 +62,7 @@ struct setup {
 	struct image new_image, old_image;
 	bool has_old;
 	struct godwit_params params;
+	uint32_t stream;		/* enum godwit_stream */
 	uint64_t bytes_per_s;
 	unsigned repeat;
 	bool is_json;
@@ -88,6 +94,17 @@ static uint32_t parse_base(const char *text)
 	usage_error("--base %s: signatures, pages or off", text);
 }
 
+static const char *const stream_names[] = { [GODWIT_STREAM_GODWIT] = "godwit",
+					    [GODWIT_STREAM_STOCK] = "stock" };
+
+static uint32_t parse_stream(const char *text)
+{
+	for (uint32_t i = 0; i < sizeof(stream_names) / sizeof(stream_names[0]); i++)
+		if (!strcmp(text, stream_names[i]))
+			return i;
+	usage_error("--stream %s: godwit or stock", text);
+}
+
 static void parse_options(struct setup *setup, int argc, char **argv)
 {
 	const char *arg, *new_path = NULL, *old_path = NULL;
@@ -113,6 +130,9 @@ static void parse_options(struct setup *setup, int argc, char **argv)
 		case OPT_BASE_BYTES:
 			setup->params.base_bytes = parse_size_bytes("base-bytes", arg);
 			break;
+		case OPT_STREAM:
+			setup->stream = parse_stream(arg);
+			break;
 		case OPT_BANDWIDTH:
 			setup->bytes_per_s = parse_bandwidth("bandwidth", arg);
 			break;
@@ -124,6 +144,8 @@ static void parse_options(struct setup *setup, int argc, char **argv)
 			break;
 		}
 	}
+	if (setup->stream == GODWIT_STREAM_STOCK && setup->params.rung)
+		usage_error("--rung %s: the stock stream has no codecs", setup->params.rung);
 	if (!new_path)
 		usage_error("--new FILE is needed: the pages to encode");
 	image_load(&setup->new_image, new_path);
@@ -229,7 +251,7 @@ static void send_round(struct godwit_source *source, const struct image *image, 
 
 /* ---- destination side ---- */
 
-static void apply_tape(struct godwit_destination *destination, const struct tape *tape)
+static void apply_frames(struct godwit_destination *destination, const struct tape *tape)
 {
 	struct godwit_error error;
 
@@ -259,6 +281,22 @@ static uint64_t decode_cpu_ns(const struct godwit_destination *destination)
 	return stats.worker_cpu_ns;
 }
 
+/* The tape into the shadow: by a destination, or without one as QEMU does. Returns the CPU it took. */
+static uint64_t apply_tape(const struct setup *setup, struct godwit_destination *destination,
+			   const struct tape *tape, uint8_t *shadow)
+{
+	uint64_t before_ns;
+
+	if (destination) {
+		before_ns = decode_cpu_ns(destination);
+		apply_frames(destination, tape);
+		return decode_cpu_ns(destination) - before_ns;
+	}
+	before_ns = thread_cpu_ns();
+	stock_apply(tape->bytes, tape->used_bytes, BLOCK_NAME, shadow, setup->new_image.len_bytes);
+	return thread_cpu_ns() - before_ns;
+}
+
 /* ---- one run ---- */
 
 static struct godwit_source *make_source(const struct setup *setup)
@@ -269,12 +307,13 @@ static struct godwit_source *make_source(const struct setup *setup)
 	int err;
 
 	with.params = setup->params;
+	with.stream = setup->stream;
 	with.log = log_line;
 	err = godwit_source_create(&with, &source, &error);
 	if (err == -EINVAL || err == -E2BIG)
 		usage_error("%s", error.text);
 	if (!err)
-		err = godwit_source_add_block(source, BLOCK_ID, "image", NULL, setup->new_image.len_bytes, &error);
+		err = godwit_source_add_block(source, BLOCK_ID, BLOCK_NAME, NULL, setup->new_image.len_bytes, &error);
 	if (err)
 		die("source: %s", error.text);
 	return source;
@@ -291,7 +330,7 @@ static struct godwit_destination *make_destination(const struct setup *setup, vo
 	with.log = log_line;
 	err = godwit_destination_create(&with, &destination, &error);
 	if (!err)
-		err = godwit_destination_add_block(destination, BLOCK_ID, "image", shadow,
+		err = godwit_destination_add_block(destination, BLOCK_ID, BLOCK_NAME, shadow,
 						   setup->new_image.len_bytes, &error);
 	if (err)
 		die("destination: %s", error.text);
@@ -311,29 +350,29 @@ static void run_once(const struct setup *setup, uint8_t *shadow, struct tape *ta
 	*figures = (struct figures){ .stats = GODWIT_STATS_INIT, .is_verified = true };
 
 	struct godwit_source *source = make_source(setup);
-	struct godwit_destination *destination = make_destination(setup, shadow);
+	struct godwit_destination *destination = setup->stream == GODWIT_STREAM_STOCK ?
+							 NULL : make_destination(setup, shadow);
 
 	pace_init(&pace, setup->bytes_per_s);
 	if (setup->has_old) {
 		send_round(source, &setup->old_image, tape, &pace, &clock);
-		apply_tape(destination, tape);
+		apply_tape(setup, destination, tape, shadow);
 		figures->is_verified = !memcmp(shadow, setup->old_image.bytes, bytes);
 	}
 
-	uint64_t cpu_before_ns = decode_cpu_ns(destination), start_ns = now_ns();
+	uint64_t start_ns = now_ns();
 
 	clock = (struct submit_clock){ 0 };
 	send_round(source, &setup->new_image, tape, &pace, &clock);
 	figures->round_ns = (double)(now_ns() - start_ns);
 	godwit_source_round_stats(source, 0, &figures->stats);
-	apply_tape(destination, tape);
+	figures->decode_ns = (double)apply_tape(setup, destination, tape, shadow) / pages;
 	figures->is_verified &= !memcmp(shadow, setup->new_image.bytes, bytes);
 
 	double submit_ns = (double)clock.sum_ns - clock_cost_ns * (double)clock.readings;
 
 	figures->submit_ns = submit_ns > 0 ? submit_ns / pages : 0;
 	figures->encode_ns = (double)figures->stats.worker_cpu_ns / pages;
-	figures->decode_ns = (double)(decode_cpu_ns(destination) - cpu_before_ns) / pages;
 	godwit_destination_destroy(destination);
 	godwit_source_destroy(source);
 }
@@ -392,6 +431,13 @@ static const char *base_name(uint32_t base)
 	return base == GODWIT_BASE_SIGNATURES ? "signatures" : base == GODWIT_BASE_PAGES ? "pages" : "off";
 }
 
+static const char *rung_name(const struct setup *setup, const struct godwit_stats *stats)
+{
+	if (setup->stream == GODWIT_STREAM_STOCK)
+		return stats->rung;
+	return setup->params.rung ? setup->params.rung : "auto";
+}
+
 static void print_as_json(const struct setup *setup, const struct report *report)
 {
 	const struct godwit_stats *stats = &report->counts->stats;
@@ -420,7 +466,8 @@ static void print_as_json(const struct setup *setup, const struct report *report
 	put_u64(json, "base_hits", stats->base_hits);
 	put_u64(json, "base_misses", stats->base_misses);
 	put_u64(json, "overflow", stats->overflow);
-	put_text(json, "rung", setup->params.rung ? setup->params.rung : "auto");
+	put_text(json, "stream", stream_names[setup->stream]);
+	put_text(json, "rung", rung_name(setup, stats));
 	put_u64(json, "workers", stats->workers);
 	put_u64(json, "bandwidth_bytes_per_s", setup->bytes_per_s);
 	put_u64(json, "repeat", setup->repeat);
@@ -453,15 +500,16 @@ static void print_as_text(const struct setup *setup, const struct report *report
 {
 	const struct godwit_stats *stats = &report->counts->stats;
 	double pages = (double)setup->new_image.pages;
+	bool is_auto = setup->stream == GODWIT_STREAM_GODWIT && !setup->params.rung;
 	char machine[MACHINE_TEXT], text[UNIT_TEXT];
 	struct table table;
 
 	printf("machine   %s\n", machine_text(machine));
 	printf("pages     %s%s%s\n", setup->new_image.path, setup->has_old ? " after " : "",
 	       setup->has_old ? setup->old_image.path : "");
-	printf("engine    %u workers, not pinned; rung %s%s%s; base %s, %s", stats->workers,
-	       setup->params.rung ? setup->params.rung : "auto", setup->params.rung ? "" : ", lately ",
-	       setup->params.rung ? "" : stats->rung, base_name(stats->base),
+	printf("engine    %u workers, not pinned; stream %s, rung %s%s%s; base %s, %s", stats->workers,
+	       stream_names[setup->stream], rung_name(setup, stats), is_auto ? ", lately " : "",
+	       is_auto ? stats->rung : "", base_name(stats->base),
 	       format_bytes(text, (double)stats->base_bytes));
 	if (stats->base_granule_bytes)
 		printf(" (one per %u bytes)", stats->base_granule_bytes);
@@ -491,7 +539,8 @@ static void print_as_text(const struct setup *setup, const struct report *report
 	table_init(&table, "CPU, ns per page|>median|>min - max");
 	time_row(&table, "encode (workers)", &report->encode_ns);
 	time_row(&table, "submit (caller)", &report->submit_ns);
-	time_row(&table, "decode (workers)", &report->decode_ns);
+	time_row(&table, setup->stream == GODWIT_STREAM_STOCK ? "decode (one thread)" : "decode (workers)",
+		 &report->decode_ns);
 	table_print(&table, stdout);
 
 	printf("\nround took %s; ", format_duration(text, report->round_ns.median));

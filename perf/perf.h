@@ -63,6 +63,14 @@ void warn_user(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* malloc(), zeroed; exits 1 when there is no memory. Freed with free(). */
 void *xcalloc(size_t count, size_t bytes);
 
+/* ---- the stock stream (stock.c) ---- */
+
+/*
+ * Pages of the RAM block of that name, as a source with the stock stream emits them, into ram; exits 1 when
+ * they are malformed or of another block. By this thread alone, as in QEMU.
+ */
+void stock_apply(const void *stream, size_t stream_bytes, const char *name, uint8_t *ram, uint64_t ram_bytes);
+
 /* ---- units (util_units.c); all exit 2 with what is accepted, naming the option ---- */
 
 /* Plain decimal number, min <= value <= max. */

@@ -75,6 +75,16 @@ done
 json "$sums and j['same'] == 0 and j['delta'] == 0 and j['whole'] + j['raw'] == 128 and j['base_bytes'] == 0" \
 	encode --new "$new" --old "$old" --base off --repeat 1
 json "$sums and j['same'] == 0 and j['delta'] == 0" encode --new "$new" --repeat 1
+# What any QEMU reads has no fill, and XBZRLE from lines or from bytes. It is one thread that decodes.
+for base in signatures pages; do
+	json "$sums and j['stream'] == 'stock' and j['rung'] == 'xbzrle' and j['zero'] == 64 and j['fill'] == 0
+	 and j['same'] == 144 and j['delta'] == 32 and j['raw'] == 16 and j['overflow'] == 16
+	 and j['wire_bytes'] < 16 * 4104 + 32 * 300 + 64 * 9 + 8 * 6" \
+		encode --new "$new" --old "$old" --stream stock --base $base --base-bytes 4M --repeat 1
+done
+json "$sums and j['delta'] == 0 and j['raw'] == 192" encode --new "$new" --stream stock --base off --repeat 1
+"$perf" encode --new "$new" --stream stock --rung zstd1 >"$work/out" 2>"$work/err"
+[[ $? == 2 ]] && grep -q 'no codecs' "$work/err" || bad "a rung for the stock stream: $(<"$work/err")"
 for workers in 1 2 5; do
 	json "$sums and j['workers'] == $workers" encode --new "$new" --old "$old" --workers $workers --repeat 1
 done
