@@ -130,7 +130,7 @@ GODWIT_API void godwit_source_held_back(struct godwit_source *source, uint64_t w
  */
 GODWIT_API int godwit_source_drain(struct godwit_source *source, struct godwit_error *error);
 
-/* [S] A new pass over the dirty bitmap begins; drained first (-EBUSY else). */
+/* [S] A new pass over the dirty bitmap begins, the first one included; drained first (-EBUSY else). */
 GODWIT_API int godwit_source_round(struct godwit_source *source);
 
 /*
@@ -152,9 +152,17 @@ GODWIT_API int godwit_source_round_stats(const struct godwit_source *source, uns
 					 struct godwit_stats *stats);
 
 /*
- * [any] What it would take to send `pages` dirty pages now, if they are like the dearest of the last
- * rounds: bytes on the wire, and time that all workers together need to encode them. The rest of the
- * switchover test is the caller's: max(wire_bytes / bandwidth, encode_ns) against the downtime limit.
+ * [any] What it would take to send `pages` dirty pages now: bytes on the wire, and time that all workers
+ * together need to encode them. The rest of the switchover test is the caller's:
+ * max(wire_bytes / bandwidth, encode_ns) against the downtime limit. 0 pages take 0 of both.
+ *
+ * Pages are taken to be like the dearest of the last three rounds and of this one so far, and a quarter
+ * more, since the last ones are the hottest. A round of fewer than 256 pages says nothing. Until the
+ * second round begins, pages have never been sent, and each counts as at least a page of wire, whatever
+ * those before it were: so begin a round with godwit_source_round() before the first pass, and one
+ * whenever the dirty bitmap was read anew. encode_ns is 0 while nothing has been encoded. Both streams
+ * alike. Takes a lock that only statistics take, and makes no system call; cheap enough for every
+ * iteration, not for every page.
  */
 struct godwit_prediction {
 	uint64_t wire_bytes;

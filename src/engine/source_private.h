@@ -125,7 +125,9 @@ struct godwit_source {
 	struct godwit_mark start, round_start, last_start;
 	uint32_t rounds;
 	uint64_t first_misses;		/* of the first round, once it has ended */
-	struct godwit_cost cost[GODWIT_COSTS];
+	struct godwit_cost first_cost;	/* of the first pass, once it has ended */
+	struct godwit_cost cost[GODWIT_COSTS];	/* of the rounds after it */
+	uint32_t nr_costs;		/* put there so far */
 };
 
 static inline struct godwit_source_worker *godwit_source_worker_at(const struct godwit_source *s, unsigned i)

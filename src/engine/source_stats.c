@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,33 +76,46 @@ static void sum_between(const struct godwit_mark *from, const struct godwit_mark
 		sum[i] = to->sum[i] - from->sum[i];
 }
 
-static struct godwit_cost cost_between(const struct godwit_mark *from, const struct godwit_mark *to)
+/*
+ * What a page has cost. In the first pass zero and fill pages are left out: they come in long runs there,
+ * and say nothing of the pages behind them. A page that the caller sent itself took a page of wire.
+ */
+static struct godwit_cost cost_between(const struct godwit_mark *from, const struct godwit_mark *to,
+				       bool is_first)
 {
 	uint64_t sum[GODWIT_COUNTERS];
 	struct godwit_cost cost = { 0 };
 
 	sum_between(from, to, sum);
-	cost.pages = sum[GODWIT_COUNT_ZERO] + sum[GODWIT_COUNT_FILL] + sum[GODWIT_COUNT_SAME] +
-		     sum[GODWIT_COUNT_WORDS] + sum[GODWIT_COUNT_LINES] + sum[GODWIT_COUNT_WHOLE] +
-		     sum[GODWIT_COUNT_RAW];
+	cost.pages = sum[GODWIT_COUNT_SAME] + sum[GODWIT_COUNT_WORDS] + sum[GODWIT_COUNT_LINES] +
+		     sum[GODWIT_COUNT_WHOLE] + sum[GODWIT_COUNT_RAW] + sum[GODWIT_COUNT_BUSY];
+	if (!is_first)
+		cost.pages += sum[GODWIT_COUNT_ZERO] + sum[GODWIT_COUNT_FILL];
 	if (cost.pages) {
-		cost.wire_bytes = (double)sum[GODWIT_COUNT_WIRE_BYTES] / (double)cost.pages;
+		uint64_t wire_bytes = sum[GODWIT_COUNT_WIRE_BYTES] +
+				      sum[GODWIT_COUNT_BUSY] * GODWIT_PAGE_BYTES;
+
+		cost.wire_bytes = (double)wire_bytes / (double)cost.pages;
 		cost.encode_ns = (double)sum[GODWIT_COUNT_WALL_NS] / (double)cost.pages;
 	}
 	return cost;
 }
 
-/* The first round is of all pages, and says nothing of those that are sent again. */
 void godwit_source_mark_round(struct godwit_source *s)
 {
+	bool is_first = s->rounds < 2;
 	struct godwit_mark now;
 	struct godwit_cost cost;
 
 	pthread_mutex_lock(&s->stats_lock);
 	now = mark_locked(s);
-	cost = cost_between(&s->round_start, &now);
-	if (cost.pages >= TELLING_PAGES)
-		s->cost[s->rounds < 2 ? 0 : s->rounds % GODWIT_COSTS] = cost;
+	cost = cost_between(&s->round_start, &now, is_first);
+	if (cost.pages >= TELLING_PAGES) {
+		if (is_first)
+			s->first_cost = cost;
+		else
+			s->cost[s->nr_costs++ % GODWIT_COSTS] = cost;
+	}
 	if (s->rounds == 1)
 		s->first_misses = now.sum[GODWIT_COUNT_MISSES];
 	s->last_start = s->round_start;
@@ -110,37 +124,60 @@ void godwit_source_mark_round(struct godwit_source *s)
 	pthread_mutex_unlock(&s->stats_lock);
 }
 
+static void raise_cost(struct godwit_cost *dearest, const struct godwit_cost *cost)
+{
+	if (cost->pages < TELLING_PAGES)
+		return;
+	if (cost->wire_bytes > dearest->wire_bytes)
+		dearest->wire_bytes = cost->wire_bytes;
+	if (cost->encode_ns > dearest->encode_ns)
+		dearest->encode_ns = cost->encode_ns;
+	dearest->pages += cost->pages;
+}
+
+/*
+ * The dearest of the last rounds and of this one so far. What the first pass cost counts until a round of
+ * pages that were sent before has ended: those are cheaper by far, but the first few of a round may be more so
+ * than the rest of it.
+ */
+static struct godwit_cost dearest_cost_locked(const struct godwit_source *s)
+{
+	struct godwit_mark now = { .at_ns = 0 };
+	struct godwit_cost dearest = { 0 }, so_far;
+
+	godwit_source_sum(s, now.sum);
+	so_far = cost_between(&s->round_start, &now, s->rounds < 2);
+	raise_cost(&dearest, &so_far);
+	for (unsigned i = 0; i < GODWIT_COSTS; i++)
+		raise_cost(&dearest, &s->cost[i]);
+	if (!s->nr_costs)
+		raise_cost(&dearest, &s->first_cost);
+	dearest.wire_bytes *= PREDICTION_MARGIN;
+	dearest.encode_ns *= PREDICTION_MARGIN;
+	/* Of pages that were never sent nothing is known, and they may be all that is left. */
+	if ((s->rounds < 2 || !dearest.pages) && dearest.wire_bytes < GODWIT_PAGE_BYTES)
+		dearest.wire_bytes = GODWIT_PAGE_BYTES;
+	return dearest;
+}
+
 void godwit_source_predict(const struct godwit_source *source, uint64_t pages,
 			   struct godwit_prediction *prediction_ret)
 {
 	struct godwit_source *s = (struct godwit_source *)source;	/* for the lock */
-	struct godwit_cost dearest = { 0 };
-	struct godwit_cost now_cost;
-	struct godwit_mark now;
+	uint64_t batches = (pages + GODWIT_BATCH_PAGES - 1) / GODWIT_BATCH_PAGES;
 	/* Relaxed: a figure. */
-	uint32_t workers = atomic_load_explicit(&s->active_workers, memory_order_relaxed);
+	uint64_t workers = atomic_load_explicit(&s->active_workers, memory_order_relaxed);
+	struct godwit_cost dearest;
 
 	pthread_mutex_lock(&s->stats_lock);
-	now = mark_locked(s);
-	now_cost = cost_between(&s->round_start, &now);
-	for (unsigned i = 0; i <= GODWIT_COSTS; i++) {
-		const struct godwit_cost *cost = i < GODWIT_COSTS ? &s->cost[i] : &now_cost;
-
-		if (cost->pages < TELLING_PAGES)
-			continue;
-		if (cost->wire_bytes > dearest.wire_bytes)
-			dearest.wire_bytes = cost->wire_bytes;
-		if (cost->encode_ns > dearest.encode_ns)
-			dearest.encode_ns = cost->encode_ns;
-		dearest.pages += cost->pages;
-	}
+	dearest = dearest_cost_locked(s);
 	pthread_mutex_unlock(&s->stats_lock);
 
-	if (!dearest.pages)		/* nothing was sent yet: as raw pages */
-		dearest.wire_bytes = GODWIT_PAGE_BYTES;
-	prediction_ret->wire_bytes = (uint64_t)((double)pages * dearest.wire_bytes * PREDICTION_MARGIN);
-	prediction_ret->encode_ns = (uint64_t)((double)pages * dearest.encode_ns * PREDICTION_MARGIN /
-					       (workers ? workers : 1));
+	/* A batch is one worker's. */
+	if (workers > batches)
+		workers = batches;
+	prediction_ret->wire_bytes = (uint64_t)((double)pages * dearest.wire_bytes);
+	prediction_ret->encode_ns = workers ? (uint64_t)((double)pages * dearest.encode_ns / (double)workers) : 0;
 }
 
 /* Misses up to a mark that belong to the first round. */
