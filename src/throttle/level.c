@@ -35,40 +35,43 @@ static struct look look_at(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, ui
 uint64_t godwit_level_fill(struct godwit_vcpu *const *vcpus, size_t nr_vcpus, uint64_t allowed, uint64_t hint)
 {
 	uint64_t low = 0, high = 0;	/* taken at low is within what is allowed, at high it is not */
-	struct look below, above, look;
 	uint64_t guess = hint;
+	bool is_newton = false;
 
 	for (size_t i = 0; i < nr_vcpus; i++)
 		if (vcpus[i]->most_rate > high)
 			high = vcpus[i]->most_rate;
-	above = look_at(vcpus, nr_vcpus, high);
-	if (above.sum <= allowed)
+	if (look_at(vcpus, nr_vcpus, high).sum <= allowed)
 		return high;
-	below = look_at(vcpus, nr_vcpus, 0);
-	if (below.sum > allowed)
+	if (look_at(vcpus, nr_vcpus, 0).sum > allowed)
 		return 0;
 	while (high - low > 1) {
-		uint64_t width = high - low;
+		uint64_t width = high - low, distance;
+		struct look look;
 
-		if (guess <= low || guess >= high)
+		if (guess <= low || guess >= high) {
 			guess = low + width / 2;
+			is_newton = false;
+		}
 		look = look_at(vcpus, nr_vcpus, guess);
 		if (look.sum <= allowed) {
 			low = guess;
-			below = look;
+			/* One more would add one for each that rises. */
+			if (allowed - look.sum < look.rising)
+				return low;
+			distance = look.rising ? (allowed - look.sum) / look.rising : 0;
+			guess = low + distance;
 		} else {
 			high = guess;
-			above = look;
+			if (look.sum - allowed <= look.falling)
+				return high - 1;
+			distance = look.falling ? (look.sum - allowed) / look.falling : 0;
+			guess = distance < high ? high - distance : low;
 		}
-		if (high - low > width / 2)
-			guess = 0;	/* a kink: halve */
-		else if (look.sum > allowed && above.falling)
-			guess = high - (above.sum - allowed + above.falling - 1) / above.falling;
-		else if (look.sum <= allowed && below.rising)
-			guess = low + (allowed - below.sum) / below.rising;
-		/* One beyond where low stands is the proof that low is the largest. */
-		if (guess == low)
-			guess++;
+		/* A step of Newton's that did not halve what is left met kinks: halve. */
+		if (is_newton && high - low > width / 2)
+			guess = low;
+		is_newton = true;
 	}
 	return low;
 }
