@@ -81,8 +81,13 @@ static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c)
  * Averages move towards the new value by the part that us is of what they then cover: a plain mean over the
  * first second, from the first value on; later they forget exponentially.
  */
-static uint64_t grow_older(uint32_t *age_us, uint32_t us)
+static uint64_t grow_older(uint32_t *age_us, uint32_t us, uint64_t grown_up)
 {
+	/* Most are: one division for all of them. */
+	if (*age_us >= TAU_US) {
+		*age_us = TAU_US + us;
+		return grown_up;
+	}
 	*age_us = (uint32_t)at_most((uint64_t)*age_us + us, (uint64_t)TAU_US + us);
 	return ((uint64_t)us << FRACTION_SHIFT) / *age_us;
 }
@@ -145,19 +150,19 @@ static bool see(struct godwit_vcpu *v, struct sums *sums, struct deltas *d)
 	return is_known;
 }
 
-static void learn(struct godwit_vcpu *v, const struct deltas *d, uint32_t us)
+static void learn(struct godwit_vcpu *v, const struct deltas *d, uint32_t us, uint64_t grown_up)
 {
 	uint64_t ran_us = at_most(d->ran_ns / US, STEP_MAX_US);
 	uint64_t held_us = at_most(d->held_ns / US, STEP_MAX_US);
 	uint64_t taken = held_us ? (held_us << FRACTION_SHIFT) / (held_us + ran_us) : 0;
-	uint64_t fraction = grow_older(&v->age_us, us), wanted, density;
+	uint64_t fraction = grow_older(&v->age_us, us, grown_up), wanted, density;
 
 	/* Pages of one that has not said how long it ran: all the time. */
 	if (d->pages && !ran_us)
 		ran_us = us;
 	if (ran_us) {
 		wanted = rate_of(d->pages, us);
-		wanted += wanted * held_us / ran_us;
+		wanted += held_us ? wanted * held_us / ran_us : 0;
 		density = rate_of(d->pages, ran_us);
 		v->density = v->density ? average(v->density, density, fraction) : density;
 		v->dense = at_least(v->dense - (v->dense >> DENSE_FADE), ran_us > us / 256 ? density : 0);
@@ -188,6 +193,7 @@ static uint64_t floor_peak(const struct godwit_vcpu *v)
 static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate,
 		    struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct sums *sums)
 {
+	uint64_t grown_up = ((uint64_t)us << FRACTION_SHIFT) / (TAU_US + us);
 	struct deltas deltas;
 	uint64_t rate;
 
@@ -195,7 +201,7 @@ static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate
 		struct godwit_vcpu *v = vcpus[i];
 
 		if (see(v, sums, &deltas) && us)
-			learn(v, &deltas, us);
+			learn(v, &deltas, us, grown_up);
 		v->most_rate = v->demand;
 		v->least_rate = floor_rate(t, v);
 		sums->demand += v->most_rate;
@@ -205,7 +211,7 @@ static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate
 	if (!us)
 		return;
 	rate = rate_of(sums->pages, us) + device_rate;
-	t->dirty_rate = average(t->dirty_rate, at_most(rate, RATE_MAX), grow_older(&t->age_us, us));
+	t->dirty_rate = average(t->dirty_rate, at_most(rate, RATE_MAX), grow_older(&t->age_us, us, grown_up));
 }
 
 /* ---- decide ---- */
@@ -290,11 +296,12 @@ static uint32_t boost_for(const struct godwit_vcpu *v, uint64_t rate)
 
 static void govern(struct godwit_vcpu *v, uint64_t rate, uint64_t entitled, uint32_t floor)
 {
-	uint64_t resume_ns;
+	uint64_t resume_ns = RESUME_NS;
 
 	v->rate = rate = at_least(at_least(slew(v, rate), entitled), 1 << RATE_SHIFT);
-	resume_ns = v->density * RESUME_WORK_NS / rate;
-	store32(&v->resume_ns, (uint32_t)at_most(at_least(resume_ns, RESUME_NS), RESUME_MAX_NS));
+	if (v->density / (RESUME_NS / RESUME_WORK_NS) > rate)
+		resume_ns = at_most(at_least(v->density * RESUME_WORK_NS / rate, RESUME_NS), RESUME_MAX_NS);
+	store32(&v->resume_ns, (uint32_t)resume_ns);
 	store32(&v->boost_ns, boost_for(v, rate));
 	store32(&v->floor, floor);
 	store(&v->page_cost, at_least(((uint64_t)S << (CREDIT_SHIFT + RATE_SHIFT)) / rate, 1));
