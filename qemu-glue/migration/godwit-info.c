@@ -81,15 +81,19 @@ static GodwitStats *godwit_stats(const GodwitSummary *summary)
     return to;
 }
 
-/* As programs know them from the encodings of before. */
+/*
+ * As programs know them from the encodings of before: a page that overflows
+ * counts with all its bytes, and the first pass is not looked for.
+ */
 static XBZRLECacheStats *godwit_xbzrle_stats(const struct godwit_stats *from)
 {
     XBZRLECacheStats *to = g_new0(XBZRLECacheStats, 1);
 
     to->cache_size = from->base_bytes;
-    to->bytes = from->delta_payload_bytes;
+    to->bytes = from->delta_payload_bytes +
+        from->overflow * GODWIT_PAGE_BYTES;
     to->pages = from->base_hits;
-    to->cache_miss = from->base_misses;
+    to->cache_miss = from->base_misses - from->base_seeds;
     to->cache_miss_rate = from->base_miss_rate;
     to->encoding_rate = from->delta_rate;
     to->overflow = from->overflow;
