@@ -72,19 +72,18 @@ struct godwit_vcpu {
 	uint32_t is_measured;			/* the *_seen are of an earlier step */
 
 	/*
-	 * Written by any thread (the first three, atomic adds) or by [own] alone. Together, because on TCG [own]
+	 * Written by any thread (the first two, atomic adds) or by [own] alone. Together, because on TCG [own]
 	 * counts its pages itself, and I/O events are few.
 	 */
 	alignas(64) _Atomic uint64_t dirtied_pages;
 	_Atomic uint64_t io_events;
-	_Atomic uint64_t io_ns;			/* time of the latest */
 	/* [own] alone from here; what is atomic is read by [step] or for statistics: relaxed, single numbers. */
 	uint64_t last_ns;
 	int64_t page_credit, floor_credit;
 	uint64_t boost_until_ns;
 	uint64_t charged_pages;			/* of dirtied_pages */
 	uint64_t boosted_events;		/* of io_events */
-	bool has_io_waiting;			/* an event came while it was held */
+	bool has_io_waiting;			/* an event came since it was let run */
 	bool is_window_counted;			/* among the boosts */
 	uint64_t peak_density;			/* pages per ms of CPU time, 8 fractional bits; fades */
 	_Atomic uint64_t held_since_ns;		/* 0: not held */

@@ -80,9 +80,8 @@ void godwit_vcpu_dirtied(struct godwit_vcpu *v, uint64_t pages)
 
 void godwit_vcpu_io(struct godwit_vcpu *v, uint64_t now_ns)
 {
-	atomic_store_explicit(&v->io_ns, now_ns, memory_order_relaxed);
-	/* V1 release, meets V2 in take_io(): who sees the event sees its time, or a later one's. */
-	atomic_fetch_add_explicit(&v->io_events, 1, memory_order_release);
+	(void)now_ns;	/* for callers' symmetry: a window begins when the vCPU gets to run */
+	atomic_fetch_add_explicit(&v->io_events, 1, memory_order_relaxed);
 }
 
 /* How much of a window is left when this much of a debt is: all of it over the first half. */
@@ -113,25 +112,18 @@ static void open_window(struct godwit_vcpu *v, uint64_t from_ns)
 }
 
 /*
- * A window begins with the event; for a vCPU that is held, when it gets to run, be that later: an event
- * that came at the bottom of the debt is not lost.
+ * A window begins when the vCPU gets to run after the event: one that came at the bottom of the debt, or
+ * whose vCPU the host left waiting, is not lost.
  */
-static void take_io(struct godwit_vcpu *v, uint64_t now_ns)
+static void take_io(struct godwit_vcpu *v)
 {
-	/* V2 acquire, meets V1 in godwit_vcpu_io(). */
-	uint64_t events = atomic_load_explicit(&v->io_events, memory_order_acquire);
-	uint64_t from_ns;
+	/* Relaxed: a number, nothing is published by it. */
+	uint64_t events = load(&v->io_events);
 
 	if (events == v->boosted_events)
 		return;
 	v->boosted_events = events;
-	v->has_io_waiting = load(&v->held_since_ns) != 0;
-	if (v->has_io_waiting)
-		return;
-	from_ns = load(&v->io_ns);
-	if ((int64_t)(now_ns - from_ns) < 0)
-		from_ns = now_ns;
-	open_window(v, from_ns);
+	v->has_io_waiting = true;
 }
 
 /* What it may owe ends so far above the floor's bottom that a short look fits between: the bottom forgives. */
@@ -195,7 +187,7 @@ static void settle(struct godwit_vcpu *v, uint64_t now_ns, uint64_t ran_ns)
 	v->page_credit = clamp(v->page_credit + CREDIT(span_ns) - charge, page_bottom(v), CREDIT(BURST_NS));
 	floor = v->floor_credit + (int64_t)(span_ns * load32(&v->floor)) - CREDIT(ran_ns);
 	v->floor_credit = clamp(floor, -floor_debt(v) - CREDIT(SLICE_NS / 4), CREDIT(2 * SLICE_NS));
-	take_io(v, now_ns);
+	take_io(v);
 }
 
 static void begin_hold(struct godwit_vcpu *v)

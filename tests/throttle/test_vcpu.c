@@ -193,6 +193,32 @@ Test(vcpu, runs_for_an_event_that_came_too_deep_in_debt_as_soon_as_it_may_owe)
 	cr_assert_lt(g.v->page_credit, 0);
 }
 
+/* An event that came while it ran used to be forgotten if that was at the bottom of its debt, or if the host left the
+ * vCPU waiting for longer than a window: then it was held with an interrupt that it had not handled. */
+Test(vcpu, serves_an_event_that_came_while_it_ran_but_before_it_could_run_on)
+{
+	static struct guest g;
+
+	for (unsigned is_deep = 0; is_deep < 2; is_deep++) {
+		guest_init(&g, 1000);
+		set_rate(g.v, 1000, 99, RESUME_NS);
+		cr_assert(godwit_vcpu_may_run(g.v, 1000));
+		godwit_vcpu_dirtied(g.v, is_deep ? 1000000 : 20);
+		godwit_vcpu_io(g.v, 1500000);
+		godwit_vcpu_advance(g.v, 4000000, 3000000);
+		cr_assert_eq(godwit_vcpu_may_run(g.v, 4000000), !is_deep);
+
+		uint64_t now_ns = 4000000, looks = 0;
+
+		while (!godwit_vcpu_may_run(g.v, now_ns)) {
+			now_ns += godwit_vcpu_next(g.v, now_ns);
+			cr_assert_lt(++looks, 10, "looks without end");
+		}
+		cr_assert_leq(now_ns, 4000000 + RESUME_NS + LOOK_MIN_NS);
+		cr_assert_lt(g.v->page_credit, 0);
+	}
+}
+
 /* I4 */
 Test(vcpu, who_stays_below_the_rate_is_never_held)
 {
