@@ -180,8 +180,37 @@ static void godwit_hmp_stats(Monitor *mon, const GodwitStats *stats)
     }
 }
 
+static void godwit_hmp_throttle(Monitor *mon, const GodwitThrottleStats *stats)
+{
+    GodwitThrottleVcpuList *each;
+
+    monitor_printf(mon, "throttle: %s, at most %" PRId64 "%%, level: %" PRId64
+                   " of %" PRId64 " pages/s allowed, %" PRId64 " wanted%s%s\n",
+                   GodwitThrottleState_str(stats->state), stats->max,
+                   stats->level, stats->allowed, stats->wanted,
+                   stats->was_infeasible ? ", was infeasible" : "",
+                   stats->was_futile ? ", was futile" : "");
+    monitor_printf(mon, "throttle held: %" PRId64 " us, longest: %" PRId64
+                   " us, holds: %" PRId64 ", boosts: %" PRId64 "\n",
+                   stats->held_time / SCALE_US, stats->longest_hold / SCALE_US,
+                   stats->holds, stats->boosts);
+    for (each = stats->vcpus; each; each = each->next) {
+        const GodwitThrottleVcpu *vcpu = each->value;
+
+        monitor_printf(mon, "throttle CPU #%" PRId64 ": level: %" PRId64
+                       " pages/s, taken: %" PRId64 "%%, held: %" PRId64
+                       " us, longest: %" PRId64 " us, boosts: %" PRId64 "\n",
+                       vcpu->cpu_index, vcpu->level, vcpu->taken,
+                       vcpu->held_time / SCALE_US,
+                       vcpu->longest_hold / SCALE_US, vcpu->boosts);
+    }
+}
+
 void migration_godwit_hmp_info(Monitor *mon, const MigrationInfo *info)
 {
+    if (info->godwit_throttle) {
+        godwit_hmp_throttle(mon, info->godwit_throttle);
+    }
     if (info->godwit) {
         godwit_hmp_stats(mon, info->godwit);
     }
@@ -198,6 +227,9 @@ void migration_godwit_hmp_info(Monitor *mon, const MigrationInfo *info)
 void migration_godwit_hmp_parameters(Monitor *mon,
                                      const MigrationParameters *params)
 {
+    monitor_printf(mon, "%s: %u\n",
+        MigrationParameter_str(MIGRATION_PARAMETER_X_CPU_THROTTLE_MAX),
+        params->x_cpu_throttle_max);
     monitor_printf(mon, "%s: %u\n",
         MigrationParameter_str(MIGRATION_PARAMETER_X_GODWIT_THREADS),
         params->x_godwit_threads);

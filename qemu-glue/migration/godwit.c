@@ -38,6 +38,7 @@
 #include "system/runstate.h"
 #include "godwit.h"
 #include "godwit-int.h"
+#include "godwit-throttle.h"
 #include "migration.h"
 #include "options.h"
 #include "ram.h"
@@ -252,6 +253,7 @@ void migration_godwit_populate(MigrationInfo *info)
     }
     if (summary.is_valid) {
         godwit_summary_populate(&summary, info);
+        migration_godwit_throttle_populate(info);
     }
 }
 
@@ -420,6 +422,7 @@ void migration_godwit_round(void)
 {
     if (migration_godwit_active()) {
         godwit_source_round(save->source);
+        migration_godwit_throttle_round();
     }
 }
 
@@ -495,6 +498,7 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
     summary.is_valid = true;
     summary.is_stock = s->is_stock;
     save = g_steal_pointer(&s);
+    migration_godwit_throttle_start();
     return true;
 }
 
@@ -533,6 +537,7 @@ void migration_godwit_save_cleanup(void)
     if (!save) {
         return;
     }
+    migration_godwit_throttle_stop();
     godwit_read_stats(save);
     godwit_source_destroy(save->source);
     g_free(save);

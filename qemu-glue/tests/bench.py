@@ -148,6 +148,10 @@ class Bench(Rig):
         expect(info.get("status") == "failed", f"not failed after {timeout_s} s but {info.get('status')}")
         return info
 
+    def until_final(self, source, timeout_s=60):
+        info = wait_final(source, timeout_s)
+        expect(info.get("status") in FINAL, f"not over after {timeout_s} s")
+
     def survived(self, source, words=()):
         """After a failure: the guest goes on with every page right, memory and threads are given back."""
         status = source.qmp.command("query-status")
