@@ -110,27 +110,25 @@ def memory_plugged(bench):
 
 @test
 def memory_plugged_and_unplugged(bench):
-    """RAM plugged before the start, and given back by the guest in a later pass"""
+    """RAM plugged before the start is given back by the guest in the middle: the rest goes on, and moves later"""
     source, destination = plugged(bench)
+    bench.restless(source)
     # QEMU takes no such request during a migration; the guest acts on it when it runs again, in the middle.
     source.qmp.command("stop")
     source.qmp.command("device_del", id="dimm")
     bench.begin(source, listen(destination), SLOW)
-    bench.until(source, lambda info: info.get("ram", {}).get("remaining", 1 << 40) < 20 << 20)
     source.qmp.command("cont")
     gone = source.qmp.wait_event(20, lambda event: event["event"] == "DEVICE_DELETED"
                                  and event["data"].get("device") == "dimm")
     expect(gone, "the guest did not give the memory back")
-    info = wait_final(source, 40)
-    status = info["status"]
-    if status == "completed":
-        destination.check(1)
-        return
-    # QEMU may have to give up; the guest must not be harmed.
-    if status == "failed":
-        bench.says(info.get("error-desc", "") + destination.process.said())
+    seen = bench.until(source, lambda info: True)["ram"]["dirty-sync-count"]
+    bench.until(source, bench.round(seen + 2))
+    # To no end, as the destination has the memory still (a stock QEMU's guest does not go on there, either).
+    source.qmp.command("migrate_cancel")
+    expect(wait_final(source, 10)["status"] == "cancelled", "not cancelled")
+    bench.calm(source)
     source.check(1)
-    expect(status == "failed", f"neither ends nor fails: {status}")
+    bench.move(source, bench.destination(spec=source.spec), SLOW)
 
 
 @test
