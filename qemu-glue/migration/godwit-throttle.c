@@ -11,8 +11,8 @@
  * lets it run for a moment whatever it owes.
  *
  * A thread gets out of the guest in time, under TCG, as a page that is dirtied
- * anew looks at the clock: a vCPU that dirties nothing is never disturbed.  With
- * KVM a timer kicks it.
+ * anew looks at the clock: a vCPU that dirties nothing is never disturbed.
+ * With KVM a timer kicks it.
  *
  * What is charged are pages, counted as they are dirtied: by TCG, and by KVM
  * with its dirty ring.  KVM's bitmaps do not say which vCPU it was: there the
@@ -60,7 +60,8 @@
 
 typedef struct {
     uint8_t memory[GODWIT_VCPU_BYTES] QEMU_ALIGNED(GODWIT_THROTTLE_ALIGN);
-    struct godwit_vcpu *vcpu;   /* NULL: not made yet */
+    struct godwit_vcpu *vcpu;   /* stays, once it was made */
+    bool is_made;               /* for this migration */
     bool is_asked_for;          /* its making is queued */
     int64_t look_ns;            /* [own] leave the guest then */
     QEMUTimer *kick;            /* KVM: does so */
@@ -97,7 +98,7 @@ typedef struct {
     /* At the last sync. */
     GodwitRound round;
     uint64_t device_pages_per_s;
-    double pages_per_ns;                /* of CPU time, where none are counted */
+    double pages_per_ns;                /* of CPU time, if none are counted */
 } GodwitGovernor;
 
 bool godwit_governs;
@@ -114,7 +115,7 @@ static GodwitVcpu *godwit_slot(CPUState *cpu)
         return NULL;
     }
     slot = &governor.slot[cpu->cpu_index];
-    return slot->vcpu ? slot : NULL;
+    return slot->is_made ? slot : NULL;
 }
 
 static void godwit_kick(void *opaque)
@@ -129,9 +130,12 @@ static void godwit_make_vcpu(CPUState *cpu, run_on_cpu_data data)
     slot->vcpu = godwit_vcpu_init(slot->memory, get_clock());
     slot->look_ns = get_clock();
     slot->owed = 0;
-    if (kvm_enabled() && !slot->kick) {
+    if (kvm_enabled()) {
+        /* The CPU with this index may be another than the last time. */
+        timer_free(slot->kick);
         slot->kick = timer_new_ns(QEMU_CLOCK_REALTIME, godwit_kick, cpu);
     }
+    slot->is_made = true;
 }
 
 /* Closes the account of a hold that is over. */
@@ -170,7 +174,7 @@ static void godwit_sum_vcpus(uint64_t *pages, uint64_t *ran_ns)
     for (unsigned i = 0; i < governor.nr_slots; i++) {
         struct godwit_vcpu_stats stats = GODWIT_VCPU_STATS_INIT;
 
-        if (governor.slot[i].vcpu) {
+        if (governor.slot[i].is_made) {
             godwit_vcpu_stats(governor.slot[i].vcpu, &stats);
             *pages += stats.pages;
             *ran_ns += stats.ran_ns;
@@ -264,7 +268,7 @@ static void godwit_step(void *opaque)
         stats.allowed_pages_per_s, stats.level_pages_per_s);
 }
 
-/* What is new in the bitmap, and who it was: vCPUs by their counts or devices. */
+/* What is new in the bitmap, and who it was: vCPUs, as counted, or devices. */
 static void godwit_compare(const GodwitRound *then, const GodwitRound *now)
 {
     int64_t ns = now->at_ns - then->at_ns;
@@ -339,7 +343,7 @@ void migration_godwit_throttle_start(void)
         cpu_throttle_dirty_sync_timer(false);
     }
     for (unsigned i = 0; i < governor.nr_slots; i++) {
-        governor.slot[i].vcpu = NULL;
+        governor.slot[i].is_made = false;
         governor.slot[i].is_asked_for = false;
     }
     governor.throttle = godwit_throttle_init(governor.memory,
@@ -545,7 +549,7 @@ void migration_godwit_throttle_populate(MigrationInfo *info)
         struct godwit_vcpu_stats from = GODWIT_VCPU_STATS_INIT;
         GodwitThrottleVcpu *vcpu;
 
-        if (!governor.slot[i].vcpu) {
+        if (!governor.slot[i].is_made) {
             continue;
         }
         godwit_vcpu_stats(governor.slot[i].vcpu, &from);

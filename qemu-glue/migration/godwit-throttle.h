@@ -29,10 +29,8 @@ void migration_godwit_throttle_round(void);
 void migration_godwit_throttle_populate(MigrationInfo *info);
 
 #else
-static inline bool migration_godwit_governs(void)
-{
-    return false;
-}
+/* Constant also where nothing is optimized: none of the below is linked. */
+#define migration_godwit_governs() (0)
 
 static inline void migration_godwit_throttle_stop(void)
 {
@@ -117,9 +115,11 @@ static inline int64_t migration_godwit_run_begin(CPUState *cpu)
 
 static inline void migration_godwit_run_end(CPUState *cpu, int64_t begun)
 {
+#ifdef CONFIG_GODWIT
     if (begun >= 0) {
         godwit_run_end(cpu, begun);
     }
+#endif
 }
 
 #endif
