@@ -18,6 +18,13 @@ TESTS = {}
 def test(function):
     """A test, named after its function, with its first line of documentation as what it says."""
     TESTS[function.__name__] = function
+    function.takes_speed = False
+    return function
+
+
+def speed_test(function):
+    """One whose guest must outrun a link: on a busy machine it does not. With --full or by name only."""
+    test(function).takes_speed = True
     return function
 
 

@@ -4,7 +4,7 @@
 import time
 
 from live.migration import Mode, link, listen
-from .bench import SMALL, expect, test
+from .bench import SMALL, expect, speed_test
 
 # vCPU 0 dirties as fast as it can, over a link that carries a part of that; vCPU 2 answers.
 HOT = SMALL.but(vcpus=4, echo=2, burst=500, sleep=0, period=0, check=0)
@@ -40,7 +40,7 @@ def goes_on(bench, source):
     expect(rate > source.free_rate / 2, f"changes {rate:.0f} pages/s, {source.free_rate:.0f} before it was held")
 
 
-@test
+@speed_test
 def throttle_only_by_both(bench):
     """auto-converge alone is the stock one; with x-godwit the governor holds, and says so."""
     source = bench.source(HOT)
@@ -72,19 +72,19 @@ def moved(bench, spec):
     destination.check(1)
 
 
-@test
+@speed_test
 def throttle_and_arrive(bench):
     """A guest that was held arrives with every page right."""
     moved(bench, HOT)
 
 
-@test
+@speed_test
 def throttle_round_robin(bench):
     """The same where one thread runs all vCPUs."""
     moved(bench, HOT.but(accel="tcg,thread=single"))
 
 
-@test
+@speed_test
 def throttle_not_needed(bench):
     """A guest whose migration converges by itself is not held for a nanosecond."""
     source = bench.source(HOT.but(burst=100, sleep=40000, period=50000))
@@ -95,7 +95,7 @@ def throttle_not_needed(bench):
     expect(stats["pages"] > 0, "no page was counted")
 
 
-@test
+@speed_test
 def throttle_cancel(bench):
     """After a cancel nobody is held, and the next migration does well."""
     source, _ = held(bench)
@@ -106,7 +106,7 @@ def throttle_cancel(bench):
     bench.move(source, bench.destination(mode=GOVERNED), link("200MB/s"), GOVERNED)
 
 
-@test
+@speed_test
 def throttle_failure(bench):
     """After a failure nobody is held."""
     source, destination = held(bench)
@@ -115,7 +115,7 @@ def throttle_failure(bench):
     goes_on(bench, source)
 
 
-@test
+@speed_test
 def throttle_stop_and_cont(bench):
     """A guest stops while it is held, stays as it is, and goes on."""
     source, destination = held(bench, x_cpu_throttle_max=99)
@@ -132,7 +132,7 @@ def throttle_stop_and_cont(bench):
     destination.check(1)
 
 
-@test
+@speed_test
 def throttle_infeasible(bench):
     """A cap under which nothing can converge is told; one that changes on the way counts."""
     source, destination = held(bench, x_cpu_throttle_max=20)
@@ -150,7 +150,7 @@ def throttle_infeasible(bench):
     destination.check(1)
 
 
-@test
+@speed_test
 def throttle_parameter(bench):
     """x-cpu-throttle-max has its range and its default, in QMP and HMP."""
     source = bench.source(HOT)
