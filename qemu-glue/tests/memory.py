@@ -191,39 +191,31 @@ def in_a_cgroup(bench):
             time.sleep(0.05)
 
 
-@test
-def postcopy_after_precopy(bench):
-    """postcopy begun in a later round"""
+def postcopy(bench, when):
+    """A migration that is told to end by postcopy when a condition holds."""
     source = bench.source()
     destination = bench.destination()
-    postcopy = [{"capability": "postcopy-ram", "state": True}]
     try:
         for machine in source, destination:
-            machine.qmp.command("migrate-set-capabilities", capabilities=postcopy)
+            machine.qmp.command("migrate-set-capabilities", capabilities=[
+                {"capability": "postcopy-ram", "state": True}])
     except qmp.QmpError as err:
         raise Skip(f"no postcopy here: {err}") from err
     bench.begin(source, listen(destination), SLOW)
-    bench.until(source, bench.round(2))
+    bench.until(source, when)
     source.qmp.command("migrate-start-postcopy")
     info = wait_final(source, 60)
     expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')} {destination.process.said()}")
     destination.check(1)
+
+
+@test
+def postcopy_after_precopy(bench):
+    """postcopy begun in a later round"""
+    postcopy(bench, bench.round(2))
 
 
 @test
 def postcopy_in_first_pass(bench):
     """postcopy begun in the first pass, with most pages still to come"""
-    source = bench.source()
-    destination = bench.destination()
-    postcopy = [{"capability": "postcopy-ram", "state": True}]
-    try:
-        for machine in source, destination:
-            machine.qmp.command("migrate-set-capabilities", capabilities=postcopy)
-    except qmp.QmpError as err:
-        raise Skip(f"no postcopy here: {err}") from err
-    bench.begin(source, listen(destination), SLOW)
-    bench.until(source, bench.sent(20))
-    source.qmp.command("migrate-start-postcopy")
-    info = wait_final(source, 60)
-    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')} {destination.process.said()}")
-    destination.check(1)
+    postcopy(bench, bench.sent(20))
