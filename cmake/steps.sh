@@ -166,6 +166,16 @@ count()
 	say "$line"
 }
 
+# blame <what failed, a line each>: under the last line of the summary
+blame()
+{
+	local line
+
+	while read -r line; do
+		[[ -z $line ]] || steps_report+=("    failed: $line")
+	done <<<"$1"
+}
+
 # suite <name> <directory> <cmake options>...: build it all and run ctest
 suite()
 {
@@ -196,12 +206,13 @@ suite()
 	[[ $status == 0 && $passed != 0 ]] || [[ $failed != 0 ]] || failed=1
 	count "$name" "$passed" "$failed" $((SECONDS - started)) \
 		"$([[ $skipped == 0 ]] || echo "$skipped skipped")"
+	blame "$(sed -n 's/.*<testcase name="\([^"]*\)".*status="fail".*/\1/p' "$junit")"
 }
 
 # fuzz <seconds>: every target that long, two at a time
 fuzz()
 {
-	local seconds=$1 dir=build-fuzz started=$SECONDS target name failed=0 passed=0
+	local seconds=$1 dir=build-fuzz started=$SECONDS target name failed=0 passed=0 found=""
 
 	say "== fuzzing, $seconds s a target"
 	if ! build $dir all -DCMAKE_C_COMPILER=clang -DGODWIT_FUZZ=ON -DGODWIT_TESTS=OFF -DGODWIT_PERF=OFF \
@@ -233,12 +244,14 @@ fuzz()
 			passed=$((passed + 1))
 		else
 			failed=$((failed + 1))
+			found+=$name$'\n'
 			say "fuzz: $name: the end of $dir/$name.txt:"
 			tail -n 40 "$dir/$name.txt" >&2
 		fi
 		rm -f "$dir/$name.status"
 	done
 	count "fuzzing, $seconds s a target" "$passed" "$failed" $((SECONDS - started))
+	blame "$found"
 }
 
 # models: the memory-order models, where each needed order has a mutant that must fail
@@ -274,6 +287,7 @@ tally()
 	if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
 		count "$name" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" $((SECONDS - started)) \
 			"$([[ ${BASH_REMATCH[3]} == 0 ]] || echo "${BASH_REMATCH[3]} skipped")"
+		blame "$(sed -nE 's/^ *(failed|not ok [0-9]+) ([^ ]+).*/\2/p' "$log")"
 	else
 		count "$name" 0 1 $((SECONDS - started)) "did not finish: $last"
 	fi

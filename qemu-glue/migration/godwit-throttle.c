@@ -303,10 +303,21 @@ void migration_godwit_throttle_round(void)
 
 /* ---- beginning and end ---- */
 
+/*
+ * The vCPUs have stopped, and their threads touch nothing: their accounts are
+ * closed here.  Theirs would be later: a migration that ends keeps the BQL from
+ * them until all is sent, and what they waited for that is not a hold.
+ */
 static void godwit_vm_state(void *opaque, bool running, RunState state)
 {
     if (!running && godwit_governs) {
-        godwit_release();
+        CPUState *cpu;
+
+        godwit_throttle_stop(governor.throttle, governor.vcpus,
+                             godwit_list_vcpus());
+        CPU_FOREACH(cpu) {
+            godwit_settle_vcpu(cpu, RUN_ON_CPU_NULL);
+        }
     }
 }
 

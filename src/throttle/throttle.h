@@ -35,6 +35,9 @@
 /* Page credit that may be saved while little is dirtied, and what an I/O event may run up as debt. */
 #define BURST_NS (500 * MS)
 #define DEBT_NS (250 * MS)
+/* The floor's share of a debt: how much wall time of its floor an I/O event may borrow. The longest hold is this
+ * and the floor's time for 1.25 slices. */
+#define FLOOR_DEBT_NS (46 * MS)
 /* A hold ends once there is page credit for this long, or for this much work, whichever is more. */
 #define RESUME_NS (10 * MS)
 #define RESUME_WORK_NS 400000u

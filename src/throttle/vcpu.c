@@ -13,7 +13,7 @@
  * it gets its floor and no windows, until it has paid back a slice.
  *
  * Charges are by counts and timestamps, never by where a tick finds the vCPU: that could be played.
- * Always: -(debt + resume) <= page credit <= burst, -(floor * debt/5 + slice/4) <= floor credit <= 2 slices.
+ * Always: -(debt + resume) <= page credit <= burst, -(floor * its debt + slice/4) <= floor credit <= 2 slices.
  */
 #include <string.h>
 
@@ -55,7 +55,7 @@ static int64_t page_bottom(const struct godwit_vcpu *v)
 /* The fraction times a time is a credit: both have 16 bits. */
 static int64_t floor_debt(const struct godwit_vcpu *v)
 {
-	return (int64_t)load32(&v->floor) * (DEBT_NS / 5);
+	return (int64_t)load32(&v->floor) * FLOOR_DEBT_NS;
 }
 
 struct godwit_vcpu *godwit_vcpu_init(void *memory, uint64_t now_ns)

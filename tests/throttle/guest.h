@@ -60,7 +60,7 @@ static inline void set_rate(struct godwit_vcpu *v, uint64_t pages_per_s, unsigne
 
 static inline int64_t floor_debt_of(const struct godwit_vcpu *v)
 {
-	return (int64_t)v->floor * (DEBT_NS / 5);
+	return (int64_t)v->floor * FLOOR_DEBT_NS;
 }
 
 /* I6, and that nobody is held who is not governed. */
