@@ -17,7 +17,8 @@ if [[ -e $GODWIT_BUILD_DIR/perf/godwit-perf ]]; then
 	[[ ! -e $GODWIT_SOURCE_DIR/docs/godwit-perf.1 || -s $prefix/share/man/man1/godwit-perf.1 ]] ||
 		fail "the man page was not installed"
 fi
-if grep -rlF -e "$GODWIT_SOURCE_DIR" -e "$work/first" "$libdir/pkgconfig" "$libdir/cmake"; then
+# A path begins where no part of another one stands before it: a clone may be in /godwit.
+if grep -rlP "(?<![\\w}/.-])\Q$GODWIT_SOURCE_DIR\E|\Q$work/first\E" "$libdir/pkgconfig" "$libdir/cmake"; then
 	fail "the package names the place it was built in"
 fi
 
