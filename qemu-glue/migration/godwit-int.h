@@ -18,6 +18,9 @@ enum {
 /* Of a record of frames, before the frames. */
 #define GODWIT_RECORD_BYTES (8 + 1 + 4)
 
+/* Takes the library's words, at either end. */
+void godwit_log(void *opaque, enum godwit_log_level level, const char *line);
+
 /* What is shown of a migration, and stays when it has ended. */
 typedef struct {
     bool is_valid;

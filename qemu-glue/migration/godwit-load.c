@@ -15,13 +15,11 @@
 #include "exec/ramlist.h"
 #include "qapi/error.h"
 #include "qemu/coroutine.h"
-#include "qemu/error-report.h"
 #include "godwit.h"
 #include "godwit-int.h"
 #include "migration.h"
 #include "options.h"
 #include "ram.h"
-#include "trace.h"
 
 /* The main loop gets its turn after as many pages as with the stock loader. */
 #define GODWIT_YIELD_FRAMES (32768 / GODWIT_BATCH_PAGES)
@@ -50,15 +48,6 @@ static int G_GNUC_PRINTF(1, 2) godwit_load_failed(const char *format, ...)
     migrate_set_error(s, err);
     error_report_err(err);
     return -EINVAL;
-}
-
-static void godwit_log(void *opaque, enum godwit_log_level level,
-                       const char *line)
-{
-    trace_migration_godwit_log(line);
-    if (level != GODWIT_LOG_INFO) {
-        warn_report("godwit: %s", line);
-    }
 }
 
 /* A worker's call: the pages are in guest memory now. */

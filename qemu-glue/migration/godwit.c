@@ -81,8 +81,7 @@ static GodwitSummary summary;
 
 /* ---- errors and words ---- */
 
-static void godwit_log(void *opaque, enum godwit_log_level level,
-                       const char *line)
+void godwit_log(void *opaque, enum godwit_log_level level, const char *line)
 {
     trace_migration_godwit_log(line);
     if (level == GODWIT_LOG_ERROR) {
