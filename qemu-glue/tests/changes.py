@@ -105,9 +105,9 @@ def with_setting(bench, name, value, rate=SLOW):
 
 @test
 def each_setting_from_the_start(bench):
-    """each value of each parameter, set before the start, moves a guest"""
+    """a value of each parameter, with --full each value, set before the start, moves a guest"""
     for name, values in IN_FLIGHT.items():
-        for value in values:
+        for value in values if bench.full else [bench.random.choice(values)]:
             with_setting(bench, name, value, UNCAPPED)
             for machine in list(bench.machines):
                 bench.stop(machine)
