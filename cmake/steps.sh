@@ -287,7 +287,7 @@ tally()
 	if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
 		count "$name" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" $((SECONDS - started)) \
 			"$([[ ${BASH_REMATCH[3]} == 0 ]] || echo "${BASH_REMATCH[3]} skipped")"
-		blame "$(sed -nE 's/^ *(failed|not ok [0-9]+) ([^ ]+).*/\2/p' "$log")"
+		blame "$(sed -nE 's/^ *(failed|not ok [0-9]+) +([^ ]+).*/\2/p' "$log")"
 	else
 		count "$name" 0 1 $((SECONDS - started)) "did not finish: $last"
 	fi
