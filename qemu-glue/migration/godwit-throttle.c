@@ -182,7 +182,12 @@ static void godwit_sum_vcpus(uint64_t *pages, uint64_t *ran_ns)
     }
 }
 
-/* All holds end: the work that is queued kicks those who wait. */
+/*
+ * All holds end: the work that is queued kicks those who wait.  The thread of a
+ * vCPU that has stopped touches nothing, and its account is closed here.  It
+ * would be later by itself: a migration that ends keeps the BQL from it until
+ * all is sent, and what it waited for that is not a hold.
+ */
 static void godwit_release(void)
 {
     CPUState *cpu;
@@ -190,7 +195,11 @@ static void godwit_release(void)
     godwit_throttle_stop(governor.throttle, governor.vcpus,
                          godwit_list_vcpus());
     CPU_FOREACH(cpu) {
-        async_run_on_cpu(cpu, godwit_settle_vcpu, RUN_ON_CPU_NULL);
+        if (cpu->stopped) {
+            godwit_settle_vcpu(cpu, RUN_ON_CPU_NULL);
+        } else {
+            async_run_on_cpu(cpu, godwit_settle_vcpu, RUN_ON_CPU_NULL);
+        }
     }
 }
 
@@ -303,21 +312,10 @@ void migration_godwit_throttle_round(void)
 
 /* ---- beginning and end ---- */
 
-/*
- * The vCPUs have stopped, and their threads touch nothing: their accounts are
- * closed here.  Theirs would be later: a migration that ends keeps the BQL from
- * them until all is sent, and what they waited for that is not a hold.
- */
 static void godwit_vm_state(void *opaque, bool running, RunState state)
 {
     if (!running && godwit_governs) {
-        CPUState *cpu;
-
-        godwit_throttle_stop(governor.throttle, governor.vcpus,
-                             godwit_list_vcpus());
-        CPU_FOREACH(cpu) {
-            godwit_settle_vcpu(cpu, RUN_ON_CPU_NULL);
-        }
+        godwit_release();
     }
 }
 
