@@ -146,11 +146,12 @@ static void encode_xbzrle(struct bench *bench, const struct row *row, const uint
 
 	for (uint32_t i = 0; i < bench->pages; i++) {
 		uint32_t next = next_page(bench, order, i);
+		const struct godwit_ahead ahead = { bench->new_pages + at_page(next),
+						    bench->old_pages + at_page(next) };
 
-		godwit_prefetch_page(bench->new_pages + at_page(next));
-		godwit_prefetch_page(bench->old_pages + at_page(next));
 		row->variant->xbzrle_encode(bench->old_pages + at_page(order[i]),
-					    bench->new_pages + at_page(order[i]), out, PAGE_BYTES, &bytes);
+					    bench->new_pages + at_page(order[i]), &ahead, out, PAGE_BYTES,
+					    &bytes);
 		out = advance(bench->payload, out, bytes);
 	}
 }
@@ -196,7 +197,7 @@ static size_t xbzrle_one(struct bench *bench, const struct row *row, uint32_t pa
 
 	/* Room for more than a page: what a page overflows by is worth knowing, too. */
 	row->variant->xbzrle_encode(bench->old_pages + at_page(page), bench->new_pages + at_page(page),
-				    out, GODWIT_DELTA_MAX_BYTES, &bytes);
+				    NULL, out, GODWIT_DELTA_MAX_BYTES, &bytes);
 	return bytes;
 }
 

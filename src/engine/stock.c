@@ -208,7 +208,8 @@ static void save_by_old_page(struct godwit_stock *s, const struct godwit_base_vi
 		if (claim == GODWIT_PAGE_EMPTY)
 			memset(slot->page, 0, GODWIT_PAGE_BYTES);	/* what the destination has */
 		godwit_save_plain_ahead(host, copy, ahead, &save);
-		result = godwit_xbzrle_encode(slot->page, copy, next_delta(s), DELTA_CAP, &delta_bytes);
+		result = godwit_xbzrle_encode(slot->page, copy, &(struct godwit_ahead){ .kept = ahead->kept },
+					      next_delta(s), DELTA_CAP, &delta_bytes);
 		put_compared(s, page, &save, result, delta_bytes, GODWIT_COUNT_WORDS);
 	}
 	if (found_zero(&save)) {

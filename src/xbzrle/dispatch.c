@@ -9,23 +9,25 @@
 
 #include "xbzrle/kernels.h"
 
-#define VARIANT(isa, cpu_flags)                                                                    \
+#define VARIANT(isa, lines_isa, cpu_flags)                                                         \
 	{                                                                                          \
 		.name = #isa, .cpu = (cpu_flags),                                                  \
 		.words_apply = godwit_words_apply_##isa,                                           \
-		.save_lines = godwit_save_lines_##isa,                                             \
+		.save_lines = godwit_save_lines_##lines_isa,                                       \
 		.save_words = godwit_save_words_##isa,                                             \
 		.save_plain = godwit_save_plain_##isa,                                             \
 		.xbzrle_encode = godwit_xbzrle_encode_##isa,                                       \
 		.xbzrle_decode = godwit_xbzrle_decode_##isa,                                       \
 	}
 
+/* Two forms of avx512, of which a CPU gets the first that it can run: not all multiply four lanes. */
 static const struct godwit_delta_variant variants[] = {
 #ifdef __x86_64__
-	VARIANT(avx512, GODWIT_DELTA_CPU_AVX512),
-	VARIANT(avx2, GODWIT_DELTA_CPU_AVX2),
+	VARIANT(avx512, avx512, GODWIT_DELTA_CPU_AVX512 | GODWIT_DELTA_CPU_VPCLMUL),
+	VARIANT(avx512, avx2, GODWIT_DELTA_CPU_AVX512),
+	VARIANT(avx2, avx2, GODWIT_DELTA_CPU_AVX2),
 #endif
-	VARIANT(scalar, 0),
+	VARIANT(scalar, scalar, 0),
 };
 
 #define NR_VARIANTS (sizeof(variants) / sizeof(variants[0]))
@@ -42,10 +44,11 @@ static uint32_t cpu_flags(void)
 	    __builtin_cpu_supports("pclmul"))
 		flags |= GODWIT_DELTA_CPU_AVX2;
 	if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-	    __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
-	    __builtin_cpu_supports("vpclmulqdq"))
+	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
 		flags |= GODWIT_DELTA_CPU_AVX512;
+		if (__builtin_cpu_supports("vpclmulqdq"))
+			flags |= GODWIT_DELTA_CPU_VPCLMUL;
+	}
 #endif
 	return flags;
 }
@@ -53,10 +56,15 @@ static uint32_t cpu_flags(void)
 const struct godwit_delta_variant *godwit_delta_variant(unsigned index)
 {
 	uint32_t flags = cpu_flags();
+	const char *before = "";
 
-	for (unsigned i = 0; i < NR_VARIANTS; i++)
-		if ((variants[i].cpu & ~flags) == 0 && !index--)
+	for (unsigned i = 0; i < NR_VARIANTS; i++) {
+		if ((variants[i].cpu & ~flags) || !strcmp(variants[i].name, before))
+			continue;
+		if (!index--)
 			return &variants[i];
+		before = variants[i].name;
+	}
 	return NULL;
 }
 
@@ -120,9 +128,11 @@ void godwit_save_plain(const void *guest, uint8_t *copy, struct godwit_save *ret
 }
 
 enum godwit_xbzrle godwit_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page,
-					uint8_t *out, size_t out_cap, size_t *out_bytes_ret)
+					const struct godwit_ahead *ahead, uint8_t *out, size_t out_cap,
+					size_t *out_bytes_ret)
 {
-	return godwit_delta_chosen()->xbzrle_encode(old_page, new_page, out, out_cap, out_bytes_ret);
+	return godwit_delta_chosen()->xbzrle_encode(old_page, new_page, ahead, out, out_cap,
+						    out_bytes_ret);
 }
 
 bool godwit_xbzrle_decode(const uint8_t *in, size_t in_bytes, uint8_t *page)

@@ -50,8 +50,10 @@ static inline unsigned blank_row(unsigned granule_bytes)
 				     const struct godwit_ahead *ahead,                             \
 				     struct godwit_save *ret);                                     \
 	enum godwit_xbzrle godwit_xbzrle_encode_##isa(const uint8_t *old_page,                     \
-						      const uint8_t *new_page, uint8_t *out,       \
-						      size_t out_cap, size_t *out_bytes_ret);      \
+						      const uint8_t *new_page,                     \
+						      const struct godwit_ahead *ahead,            \
+						      uint8_t *out, size_t out_cap,                \
+						      size_t *out_bytes_ret);                      \
 	bool godwit_xbzrle_decode_##isa(const uint8_t *in, size_t in_bytes, uint8_t *page)
 
 GODWIT_DELTA_KERNELS(scalar);

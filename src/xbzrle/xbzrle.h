@@ -171,10 +171,12 @@ enum godwit_xbzrle {
 /*
  * godwit_xbzrle_encode() - describe new_page against old_page.
  * Shape:   both 4096 bytes; out has out_cap bytes, and nothing past them is written. QEMU takes at most
- *          4096. No overlap. new_page must hold still: save a guest page first.
+ *          4096. No overlap. new_page must hold still: save a guest page first. ahead, which may be
+ *          NULL, is as for the calls that save.
  */
 enum godwit_xbzrle godwit_xbzrle_encode(const uint8_t *old_page, const uint8_t *new_page,
-					uint8_t *out, size_t out_cap, size_t *out_bytes_ret);
+					const struct godwit_ahead *ahead, uint8_t *out, size_t out_cap,
+					size_t *out_bytes_ret);
 
 /*
  * godwit_xbzrle_encode_lines() - the same from changed lines alone: every byte of a line in map counts
@@ -236,12 +238,14 @@ struct godwit_delta_variant {
 	void (*save_plain)(const void *guest, uint8_t *copy, const struct godwit_ahead *ahead,
 			   struct godwit_save *ret);
 	enum godwit_xbzrle (*xbzrle_encode)(const uint8_t *old_page, const uint8_t *new_page,
-					    uint8_t *out, size_t out_cap, size_t *out_bytes_ret);
+					    const struct godwit_ahead *ahead, uint8_t *out,
+					    size_t out_cap, size_t *out_bytes_ret);
 	bool (*xbzrle_decode)(const uint8_t *in, size_t in_bytes, uint8_t *page);
 };
 
 #define GODWIT_DELTA_CPU_AVX2	0x1u	/* AVX2, BMI1, BMI2, PCLMULQDQ */
-#define GODWIT_DELTA_CPU_AVX512	0x2u	/* AVX-512 F, BW, VL, DQ, VBMI, VBMI2 and VPCLMULQDQ */
+#define GODWIT_DELTA_CPU_AVX512	0x2u	/* AVX-512 F, BW, VL, DQ, and what AVX2 stands for */
+#define GODWIT_DELTA_CPU_VPCLMUL 0x4u	/* VPCLMULQDQ, for save_lines; without it that is AVX2's */
 
 /*
  * godwit_delta_variant() - the index-th variant that this CPU can run, best first; NULL past the last,

@@ -48,16 +48,21 @@ static unsigned edges(const uint64_t changed[PAGE_LINES + 1], uint16_t place[MAX
 }
 
 enum godwit_xbzrle godwit_xbzrle_encode_avx2(const uint8_t *old_page, const uint8_t *new_page,
-					     uint8_t *out, size_t out_cap, size_t *out_bytes_ret)
+					     const struct godwit_ahead *ahead, uint8_t *out, size_t out_cap,
+					     size_t *out_bytes_ret)
 {
 	uint64_t changed[PAGE_LINES + 1];
 	uint16_t place[MAX_EDGES];
 	const uint8_t *out_end = out + out_cap;
+	const struct next next = next_of(ahead, new_page, old_page);
 	unsigned from = 0, nr_edges;
 	uint8_t *o = out;
 
-	for (unsigned line = 0; line < PAGE_LINES; line++)
-		changed[line] = changed_bytes(old_page + LINE_BYTES * line, new_page + LINE_BYTES * line);
+	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES) {
+		ask_near(next.guest, at);
+		ask_near(next.kept, at);
+		changed[at / LINE_BYTES] = changed_bytes(old_page + at, new_page + at);
+	}
 	changed[PAGE_LINES] = 0;
 	nr_edges = edges(changed, place);
 	for (unsigned i = 0; o && i < nr_edges; i += 2) {

@@ -3,9 +3,9 @@
  * xbzrle_avx512.c - XBZRLE as bit arithmetic on a 4096-bit map of changed bytes
  *
  * Compare to a bit a byte; close gaps by spreading every bit two up and wearing the result two down;
- * what differs from its lower neighbour then is where a run starts or ends. A compress turns those
- * bits into a list of places, from which headers and bytes are written. There is no loop over bytes and
- * no branch that depends on one, only one that depends on runs.
+ * what differs from its lower neighbour then is where a run starts or ends. Those bits become a list of
+ * places, from which headers and bytes are written. There is no loop over bytes and no branch that
+ * depends on one, only one that depends on runs.
  */
 #include <immintrin.h>
 
@@ -28,8 +28,10 @@ static inline __m512i upper(__m512i v, __m512i next)
 }
 
 /* Bit i moved to i + n, to i - n, across elements. */
-#define SPREAD_UP(v, prev, n) _mm512_shldi_epi64(v, lower(v, prev), n)
-#define SPREAD_DOWN(v, next, n) _mm512_shrdi_epi64(v, upper(v, next), n)
+#define SPREAD_UP(v, prev, n)                                                                      \
+	_mm512_or_si512(_mm512_slli_epi64(v, n), _mm512_srli_epi64(lower(v, prev), 64 - (n)))
+#define SPREAD_DOWN(v, next, n)                                                                    \
+	_mm512_or_si512(_mm512_srli_epi64(v, n), _mm512_slli_epi64(upper(v, next), 64 - (n)))
 
 static inline __m512i widen(__m512i bits, __m512i before)
 {
@@ -38,12 +40,8 @@ static inline __m512i widen(__m512i bits, __m512i before)
 }
 
 /* Changed bytes of 64 lines in, places of run edges out: starts at even indices, ends at odd ones. */
-static unsigned edges(const uint64_t changed[PAGE_LINES + 8], uint16_t place[MAX_EDGES + 32])
+static unsigned edges(const uint64_t changed[PAGE_LINES + 8], uint16_t place[MAX_EDGES])
 {
-	const __m512i iota = _mm512_set_epi8(
-		63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42,
-		41, 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20,
-		19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 	const __m512i zero = _mm512_setzero_si512();
 	alignas(64) uint64_t edge[PAGE_LINES + 8];
 	__m512i bits = _mm512_loadu_si512(changed), closed_before = zero;
@@ -67,12 +65,9 @@ static unsigned edges(const uint64_t changed[PAGE_LINES + 8], uint16_t place[MAX
 	}
 	for (; lines; lines &= lines - 1) {
 		unsigned line = (unsigned)_tzcnt_u64(lines);
-		__m512i at = _mm512_maskz_compress_epi8(edge[line], iota);
 
-		_mm512_storeu_si512(place + n,
-				    _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(at)),
-						     _mm512_set1_epi16((short)(LINE_BYTES * line))));
-		n += popcount64(edge[line]);
+		for (uint64_t e = edge[line]; e; e &= e - 1)
+			place[n++] = (uint16_t)(LINE_BYTES * line + _tzcnt_u64(e));
 	}
 	if (edge[PAGE_LINES])
 		place[n++] = PAGE_BYTES;	/* the last run goes to the end of the page */
@@ -102,19 +97,23 @@ static inline void store16(uint8_t *to, uint16_t v)
 }
 
 enum godwit_xbzrle godwit_xbzrle_encode_avx512(const uint8_t *old_page, const uint8_t *new_page,
-					       uint8_t *out, size_t out_cap, size_t *out_bytes_ret)
+					       const struct godwit_ahead *ahead, uint8_t *out, size_t out_cap,
+					       size_t *out_bytes_ret)
 {
 	alignas(64) uint64_t changed[PAGE_LINES + 8];
-	alignas(64) uint16_t place[MAX_EDGES + 32];
+	uint16_t place[MAX_EDGES];
 	const uint8_t *out_end = out + out_cap;
+	const struct next next = next_of(ahead, new_page, old_page);
 	unsigned from = 0, nr_edges;
 	uint8_t *o = out;
 
 #pragma GCC unroll 8
-	for (unsigned line = 0; line < PAGE_LINES; line++)
-		changed[line] = _mm512_cmpneq_epi8_mask(
-			_mm512_loadu_si512(old_page + LINE_BYTES * line),
-			_mm512_loadu_si512(new_page + LINE_BYTES * line));
+	for (unsigned at = 0; at < PAGE_BYTES; at += LINE_BYTES) {
+		ask_near(next.guest, at);
+		ask_near(next.kept, at);
+		changed[at / LINE_BYTES] = _mm512_cmpneq_epi8_mask(_mm512_loadu_si512(old_page + at),
+								   _mm512_loadu_si512(new_page + at));
+	}
 	_mm512_store_si512(changed + PAGE_LINES, _mm512_setzero_si512());
 	nr_edges = edges(changed, place);
 	for (unsigned i = 0; i < nr_edges; i += 2) {

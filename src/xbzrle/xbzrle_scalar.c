@@ -51,12 +51,17 @@ static unsigned run_end(const uint8_t *a, const uint8_t *b, unsigned at)
 }
 
 enum godwit_xbzrle godwit_xbzrle_encode_scalar(const uint8_t *old_page, const uint8_t *new_page,
-					       uint8_t *out, size_t out_cap, size_t *out_bytes_ret)
+					       const struct godwit_ahead *ahead, uint8_t *out, size_t out_cap,
+					       size_t *out_bytes_ret)
 {
 	const uint8_t *out_end = out + out_cap;
 	unsigned from = 0, at;
 	uint8_t *o = out;
 
+	if (ahead && ahead->guest)
+		godwit_prefetch_page(ahead->guest);
+	if (ahead && ahead->kept)
+		godwit_prefetch_page(ahead->kept);
 	while (o && (at = skip_equal(old_page, new_page, from)) < PAGE_BYTES) {
 		unsigned end = run_end(old_page, new_page, at);
 

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_bytes)
 			continue;
 		FUZZ_ASSERT(!memcmp(p->page, p->expected, FUZZ_PAGE));
 		memcpy(p->base, fuzz_old_page, FUZZ_PAGE);
-		got = v->xbzrle_encode(p->base, p->page, out[i], sizeof(out[i]), &out_bytes[i]);
+		got = v->xbzrle_encode(p->base, p->page, NULL, out[i], sizeof(out[i]), &out_bytes[i]);
 		FUZZ_ASSERT(got != GODWIT_XBZRLE_OVERFLOW);
 		FUZZ_ASSERT(out_bytes[i] == out_bytes[0] && !memcmp(out[i], out[0], out_bytes[0]));
 		FUZZ_ASSERT((got == GODWIT_XBZRLE_SAME) == !memcmp(p->page, fuzz_old_page, FUZZ_PAGE));

@@ -44,7 +44,7 @@ Test(xbzrle, golden_vectors)
 			memset(now, 0, PAGE);
 			for (unsigned k = 0; k < vectors[j].nr_at; k++)
 				now[vectors[j].at[k]] = 0xff;
-			cr_assert_eq(v->xbzrle_encode(was, now, out, vectors[j].out_bytes, &bytes),
+			cr_assert_eq(v->xbzrle_encode(was, now, NULL, out, vectors[j].out_bytes, &bytes),
 				     GODWIT_XBZRLE_DELTA, "%s vector %u", v->name, j);
 			cr_assert_eq(bytes, vectors[j].out_bytes, "%s vector %u", v->name, j);
 			cr_assert(!memcmp(out, vectors[j].out, bytes), "%s vector %u", v->name, j);
@@ -62,9 +62,9 @@ Test(xbzrle, whole_page_is_one_run_and_needs_its_header)
 
 	test_make_pair(PAIR_ALL, 1, was, now);
 	for (unsigned i = 0; (v = godwit_delta_variant(i)); i++) {
-		cr_assert_eq(v->xbzrle_encode(was, now, out, PAGE, &bytes), GODWIT_XBZRLE_OVERFLOW);
+		cr_assert_eq(v->xbzrle_encode(was, now, NULL, out, PAGE, &bytes), GODWIT_XBZRLE_OVERFLOW);
 		cr_assert_eq(bytes, 0);
-		cr_assert_eq(v->xbzrle_encode(was, now, out, PAGE + 3, &bytes), GODWIT_XBZRLE_DELTA);
+		cr_assert_eq(v->xbzrle_encode(was, now, NULL, out, PAGE + 3, &bytes), GODWIT_XBZRLE_DELTA);
 		cr_assert_eq(bytes, PAGE + 3);
 		cr_assert(out[0] == 0 && out[1] == 0x80 && out[2] == 0x20);
 		cr_assert(!memcmp(out + 3, now, PAGE));
@@ -91,7 +91,7 @@ Test(xbzrle, every_variant_gives_the_same_bytes_and_they_decode)
 			uint8_t *in;
 
 			test_make_pair(kind, seed, was, now);
-			got = ref->xbzrle_encode(was, now, expected, 2 * PAGE, &expected_bytes);
+			got = ref->xbzrle_encode(was, now, NULL, expected, 2 * PAGE, &expected_bytes);
 			cr_assert_neq(got, GODWIT_XBZRLE_OVERFLOW);
 			cr_assert_eq(got == GODWIT_XBZRLE_SAME, !memcmp(was, now, PAGE));
 			in = test_guarded(expected_bytes);
@@ -102,7 +102,7 @@ Test(xbzrle, every_variant_gives_the_same_bytes_and_they_decode)
 
 			for (unsigned i = 0; (v = godwit_delta_variant(i)); i++) {
 				memset(in, 0, expected_bytes);
-				cr_assert_eq(v->xbzrle_encode(was, now, in, expected_bytes, &bytes), got,
+				cr_assert_eq(v->xbzrle_encode(was, now, NULL, in, expected_bytes, &bytes), got,
 					     "%s kind %u seed %u", v->name, kind, seed);
 				cr_assert_eq(bytes, expected_bytes);
 				cr_assert(!memcmp(in, expected, bytes), "%s kind %u seed %u", v->name,
@@ -113,9 +113,9 @@ Test(xbzrle, every_variant_gives_the_same_bytes_and_they_decode)
 				cr_assert(!memcmp(page, now, PAGE), "%s kind %u", v->name, kind);
 				if (!expected_bytes)
 					continue;
-				cr_assert_eq(v->xbzrle_encode(was, now, in, expected_bytes - 1, &bytes),
+				cr_assert_eq(v->xbzrle_encode(was, now, NULL, in, expected_bytes - 1, &bytes),
 					     GODWIT_XBZRLE_OVERFLOW);
-				cr_assert_eq(v->xbzrle_encode(was, now, in, 0, &bytes),
+				cr_assert_eq(v->xbzrle_encode(was, now, NULL, in, 0, &bytes),
 					     GODWIT_XBZRLE_OVERFLOW);
 				overflows += expected_bytes > PAGE;
 				deltas += expected_bytes <= PAGE;
@@ -153,7 +153,7 @@ Test(xbzrle, changed_lines_alone_make_a_delta)
 		cr_assert(godwit_xbzrle_decode(out, bytes, page));
 		cr_assert(!memcmp(page, marked, PAGE));
 		/* every byte of the lines differs, so the byte encoder says the same */
-		cr_assert_eq(godwit_xbzrle_encode(was, marked, page, PAGE, &again),
+		cr_assert_eq(godwit_xbzrle_encode(was, marked, NULL, page, PAGE, &again),
 			     bytes > PAGE ? GODWIT_XBZRLE_OVERFLOW : GODWIT_XBZRLE_DELTA);
 		cr_assert(bytes > PAGE || (again == bytes && !memcmp(page, out, bytes)));
 		cr_assert_eq(godwit_xbzrle_encode_lines(map, now, out, bytes - 1, &again),
@@ -230,7 +230,7 @@ Test(xbzrle, damaged_input_is_judged_alike_by_all)
 		int naive;
 
 		test_make_pair(round % 2 ? PAIR_SPARSE : PAIR_ENDS, round, was, now);
-		if (godwit_xbzrle_encode(was, now, out, PAGE, &bytes) != GODWIT_XBZRLE_DELTA)
+		if (godwit_xbzrle_encode(was, now, NULL, out, PAGE, &bytes) != GODWIT_XBZRLE_DELTA)
 			continue;
 		out[test_random(&rnd) % bytes] = (uint8_t)(test_random(&rnd) >> (round % 8));
 		if (round % 3 == 0)
