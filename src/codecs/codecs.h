@@ -149,7 +149,7 @@ struct godwit_price_input {
 	uint64_t worker_wall_ns;	/* sum over workers: encoding, wall time */
 	uint32_t workers;
 	uint64_t wire_bytes;		/* written */
-	uint64_t retired_bytes;		/* guest bytes that they stand for */
+	uint64_t retired_bytes;		/* payload that they stand for: without pages that need no bytes */
 	bool link_is_held;		/* the caller's own limit was reached: the link is busy, and no doubt of it */
 };
 

@@ -179,13 +179,30 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 	return pick;
 }
 
-static void set_depth(struct godwit_ladder_kind *k, unsigned index, float depth)
+/*
+ * No guest was seen in which a rung is twice or half of what its prior says beside the others. Without a
+ * bound, where blocks differ much from one to the next, rungs take the blame and content and slowness drift the
+ * other way, until nothing is right but the products.
+ */
+#define DRIFT 1.6f
+
+static void set_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float depth)
 {
-	k->rung[index].depth = godwit_clampf(depth, 0.02f, 4);
+	float prior = priors[index].depth[kind];
+
+	k->rung[index].depth = godwit_clampf(depth, prior / DRIFT, prior * DRIFT);
+}
+
+static void set_ns(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float ns)
+{
+	float prior = priors[index].ns[kind];
+
+	k->rung[index].ns = godwit_clampf(ns, prior / DRIFT, prior * DRIFT);
 }
 
 /* How deep this block shrank against what was believed: content for every rung, depth for this one. */
-static void learn_depth(struct godwit_ladder_kind *k, unsigned index, float seen, bool is_comparison)
+static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float seen,
+			bool is_comparison)
 {
 	float depth = k->rung[index].depth;
 	float miss = seen - k->content * depth;
@@ -199,7 +216,7 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned index, float seen
 		return;
 	miss /= godwit_clampf(k->content, 0.25f, CONTENT_MAX);
 	if (priors[k->last].family == family) {
-		set_depth(k, index, depth + learn_within[family] * miss);
+		set_depth(k, kind, index, depth + learn_within[family] * miss);
 		return;
 	}
 	/* The prior counts like two comparisons; then the mean of all, later of the last twenty. */
@@ -208,7 +225,7 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned index, float seen
 		k->comparisons++;
 	for (unsigned i = 0; i < RUNGS; i++) {
 		if (priors[i].family == family)
-			set_depth(k, i, k->rung[i].depth * (1 + miss / depth));
+			set_depth(k, kind, i, k->rung[i].depth * (1 + miss / depth));
 	}
 }
 
@@ -230,8 +247,8 @@ static void learn_entropy(struct godwit_ladder_kind *k, enum family family, floa
 	}
 }
 
-static void learn_time(struct godwit_ladder_kind *k, unsigned index, size_t in_bytes, float ns,
-		       bool is_comparison)
+static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned index, size_t in_bytes,
+		       float ns, bool is_comparison)
 {
 	/* One measurement may be off by an interrupt. */
 	float ratio = godwit_clampf(ns / predict_ns(k, index, in_bytes), 0.25f, 4);
@@ -239,7 +256,7 @@ static void learn_time(struct godwit_ladder_kind *k, unsigned index, size_t in_b
 	k->slowness *= 1 + 0.08f * (ratio - 1);
 	k->slowness = godwit_clampf(k->slowness, 0.05f, 50);
 	if (is_comparison)
-		k->rung[index].ns *= 1 + 0.08f * (ratio - 1);
+		set_ns(k, kind, index, k->rung[index].ns * (1 + 0.08f * (ratio - 1)));
 }
 
 void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
@@ -255,9 +272,9 @@ void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned i
 	if (index == 0)
 		return;
 	seen = godwit_log2f((float)in_bytes / (float)out_bytes);
-	learn_depth(k, index, seen, is_comparison);
+	learn_depth(k, kind, index, seen, is_comparison);
 	learn_entropy(k, priors[index].family, seen);
 	if (cpu_ns)
-		learn_time(k, index, in_bytes, (float)cpu_ns, is_comparison);
+		learn_time(k, kind, index, in_bytes, (float)cpu_ns, is_comparison);
 	k->last = index;
 }

@@ -179,7 +179,8 @@ static void descend(struct godwit_price *p)
 {
 	if (p->step < p->until)
 		return;
-	if (p->retired_rate > p->mark.retired_rate * 1.02) {
+	/* Lighter rungs send more bytes a page: where the wire is no quicker, it was the content that changed. */
+	if (p->retired_rate > p->mark.retired_rate * 1.02 && p->wire_rate > p->mark.wire_rate * 1.05) {
 		p->has_helped = true;
 		set_mark(p);
 		if (p->octave > OCTAVE_MIN)
@@ -208,6 +209,9 @@ static void learn_gain(struct godwit_price *p, double imbalance)
 {
 	bool has_turned = imbalance * p->imbalance < 0;
 
+	/* Balance between two signs does not make them one. */
+	if (imbalance == 0)
+		return;
 	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.25), GAIN_MIN, GAIN_MAX);
 	p->imbalance = imbalance;
 }

@@ -22,6 +22,7 @@ struct godwit_frame_buffer {
 	uint8_t *mem;
 	uint8_t *frame;			/* within mem */
 	size_t frame_bytes;
+	size_t plain_bytes;		/* payload, before codecs */
 	uint64_t checksum;		/* as in its head */
 };
 int godwit_frame_buffer_alloc(struct godwit_arena *arena, struct godwit_frame_buffer *buffer);

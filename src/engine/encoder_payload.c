@@ -145,7 +145,9 @@ void godwit_encoder_store_payload(struct godwit_encoder *e, const struct godwit_
 	bool any_codec = false;
 	size_t stored_bytes = 0;
 
+	buffer->plain_bytes = 0;
 	for (unsigned i = 0; i < e->nr_blocks; i++) {
+		buffer->plain_bytes += e->block[i].bytes;
 		rung[i] = e->rung;
 		step[i] = 0;
 		if (e->is_auto) {

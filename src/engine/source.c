@@ -248,7 +248,7 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 		s->collected_bytes += job->frame.frame_bytes;
 		if (job->batch.nr_pages) {
 			s->undrained_frames++;
-			s->collected_pages += job->batch.nr_pages;
+			s->collected_plain_bytes += job->frame.plain_bytes;
 			s->undrained_sum += job->frame.checksum;
 		}
 		job->next = s->collected;
@@ -284,7 +284,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 						  (double)(sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns));
 	/* Counted when they are written, not when they are encoded: the line between may grow and shrink. */
 	input.wire_bytes = s->written_bytes;
-	input.retired_bytes = s->written_pages * GODWIT_PAGE_BYTES;
+	input.retired_bytes = s->written_plain_bytes;
 	*marks = (struct godwit_price_marks){
 		.busy_ns = sum[GODWIT_COUNT_COLLECT_NS],
 		.idle_ns = sum[GODWIT_COUNT_IDLE_NS],
@@ -292,7 +292,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 		.codec_ns = sum[GODWIT_COUNT_CODEC_NS],
 		.lost_ns = sum[GODWIT_COUNT_LOST_NS],
 	};
-	s->written_bytes = s->written_pages = 0;
+	s->written_bytes = s->written_plain_bytes = 0;
 	s->starved_ns = 0;
 	s->stepped_at_ns = now_ns;
 	/* Relaxed: see encode_job(). */
@@ -321,7 +321,7 @@ void godwit_source_release(struct godwit_source *s)
 	written_ns = now_ns - s->collected_at_ns + s->held_ns;
 	godwit_count(&s->counters, GODWIT_COUNT_COLLECT_NS, written_ns);
 	s->written_bytes += s->collected_bytes;
-	s->written_pages += s->collected_pages;
+	s->written_plain_bytes += s->collected_plain_bytes;
 	if (s->held_ns)
 		s->held_at_ns = now_ns;
 	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS &&
@@ -339,7 +339,7 @@ void godwit_source_release(struct godwit_source *s)
 		godwit_source_give_back(s, job);
 	}
 	s->collected_bytes = 0;
-	s->collected_pages = 0;
+	s->collected_plain_bytes = 0;
 	s->held_ns = 0;
 	godwit_count(&s->counters, GODWIT_COUNT_SUBMIT_NS, godwit_now_ns() - now_ns);
 }

@@ -106,9 +106,9 @@ struct godwit_source {
 	uint64_t next_number;
 	struct godwit_job *free, *open, *finished, **finished_tail, *collected;
 	size_t finished_bytes, collected_bytes;
-	uint64_t collected_pages;
+	uint64_t collected_plain_bytes;
 	uint64_t collected_at_ns;
-	uint64_t written_bytes, written_pages;	/* since the last price step */
+	uint64_t written_bytes, written_plain_bytes;	/* since the last price step */
 	uint64_t undrained_frames, undrained_sum;
 	struct godwit_price price;
 	struct godwit_price_marks marks;

@@ -276,6 +276,7 @@ int godwit_stock_run(struct godwit_stock *s, const struct godwit_batch *batch, c
 
 	buffer->frame = buffer->mem;
 	buffer->frame_bytes = (size_t)(s->out - buffer->mem);
+	buffer->plain_bytes = buffer->frame_bytes;
 	buffer->checksum = 0;
 	s->count[GODWIT_COUNT_CODEC_OUT + GODWIT_CODEC_NONE] = s->count[GODWIT_COUNT_CODEC_IN + GODWIT_CODEC_NONE];
 	s->count[GODWIT_COUNT_FRAMES] = 1;

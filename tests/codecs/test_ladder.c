@@ -609,6 +609,45 @@ Test(ladder, noise_settles_on_none_and_probes_cost_less_than_two_percent)
 	}
 }
 
+/*
+ * Text, and text in base64 where only the coding of literals helps, block by block as it comes, on a host
+ * that takes the processor away now and then. No belief about the next block can be right, but none may
+ * drift: what is believed of rungs stays near what they are, and the cost near the best fixed rung's.
+ */
+Test(ladder, blocks_that_differ_from_one_to_the_next_do_not_make_beliefs_drift)
+{
+	static const struct profile mix[2] = {
+		{ "text", { 1, 2.16, 2.41, 3.03, 3.50, 3.60, 3.70 }, { 0.06, 1.2, 1.7, 3.4, 3.6, 4.3, 11 } },
+		{ "base64", { 1, 1, 1.01, 1.02, 1.30, 1.31, 1.31 }, { 0.06, 0.35, 1.0, 2.5, 5.2, 5.5, 13 } },
+	};
+
+	for (unsigned octave = 14; octave <= 18; octave++) {
+		struct godwit_ladder ladder;
+		double cost = 0, fixed[RUNGS] = { 0 }, best;
+		uint64_t price_ps = 1ull << octave;
+
+		rng = 88172645463325252u;
+		godwit_ladder_init(&ladder);
+		for (unsigned i = 0; i < 20000; i++) {
+			const struct profile *p = &mix[uniform() < 0.5];
+			unsigned rung = godwit_ladder_pick(&ladder, 1, BLOCK_BYTES, price_ps);
+			double ns = BLOCK * p->ns[rung];
+
+			godwit_ladder_learn(&ladder, 1, rung, BLOCK_BYTES, (size_t)(BLOCK / p->ratio[rung]),
+					    (uint64_t)(uniform() < 0.15 ? 3 * ns : ns));
+			cost += ns + (double)price_ps * 1e-3 * BLOCK / p->ratio[rung];
+			for (unsigned r = 0; r < RUNGS; r++)
+				fixed[r] += BLOCK * p->ns[r] + (double)price_ps * 1e-3 * BLOCK / p->ratio[r];
+		}
+		best = fixed[0];
+		for (unsigned r = 1; r < RUNGS; r++)
+			best = fixed[r] < best ? fixed[r] : best;
+		cr_expect_lt(cost, 1.2 * best, "2^%u ps: %.3f of the best rung", octave, cost / best);
+		cr_expect(ladder.kind[1].slowness > 0.7f && ladder.kind[1].slowness < 5,
+			  "2^%u ps: slowness %.2f", octave, ladder.kind[1].slowness);
+	}
+}
+
 Test(ladder, content_that_shrinks_again_is_noticed)
 {
 	for (unsigned octave = 13; octave <= 20; octave++) {
