@@ -7,6 +7,8 @@
  *   xbzrle words signatures           what an encoder costs. Pages in file order. XBZRLE reads two pages
  *                                     that hold still; words and signatures do what they do in the
  *                                     engine, cache upkeep included, as they know no cheaper way.
+ *   read                              both pages read and nothing done with them, in file order: what
+ *                                     memory alone takes, and no encoder that compares can do without.
  *   memcpy save_*                     what a page costs on its way. Pages in random order, as a dirty
  *                                     bitmap's stretches over a big guest are to the hardware: the next
  *                                     page, and what is kept of it, is prefetched. memcpy is the
@@ -77,7 +79,7 @@ struct row;
 struct kind {
 	const char *name;
 	bool is_shuffled;
-	bool is_one_variant;		/* the same code on every processor */
+	const char *only;		/* whose code it is, the same on every processor; or NULL */
 	void (*encode)(struct bench *bench, const struct row *row, const uint32_t *order);
 	/* Untimed: one page to out, its length returned; 0: same. NULL: the kind yields nothing. */
 	size_t (*encode_one)(struct bench *bench, const struct row *row, uint32_t page, uint8_t *out);
@@ -124,6 +126,23 @@ static void encode_memcpy(struct bench *bench, const struct row *row, const uint
 		memcpy(copy, bench->new_pages + at_page(order[i]), PAGE_BYTES);
 		copy = advance(bench->staging, copy, PAGE_BYTES);
 	}
+}
+
+/* Asks for the next pages line by line, as the encoders do. */
+static void encode_nothing(struct bench *bench, const struct row *row, const uint32_t *order)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < bench->pages; i++) {
+		size_t here = at_page(order[i]), next = at_page(next_page(bench, order, i));
+
+		for (unsigned at = 0; at < PAGE_BYTES; at += GODWIT_DELTA_LINE_BYTES) {
+			__builtin_prefetch(bench->new_pages + next + at, 0, 3);
+			__builtin_prefetch(bench->old_pages + next + at, 0, 3);
+			sum += bench->new_pages[here + at] + bench->old_pages[here + at];
+		}
+	}
+	__asm__ volatile("" : : "r"(sum));
 }
 
 static void encode_plain(struct bench *bench, const struct row *row, const uint32_t *order)
@@ -242,13 +261,14 @@ static bool lines_back(const struct row *row, const uint8_t *in, size_t in_bytes
 }
 
 static const struct kind kinds[] = {
-	{ "xbzrle", false, false, encode_xbzrle, xbzrle_one, xbzrle_back },
-	{ "words", false, false, encode_words, words_one, words_back },
-	{ "signatures", false, false, encode_signatures, signatures_one, lines_back },
-	{ "memcpy", true, true, encode_memcpy, NULL, NULL },
-	{ "save_plain", true, false, encode_plain, NULL, NULL },
-	{ "save_words", true, false, encode_words, NULL, NULL },
-	{ "save_signatures", true, false, encode_signatures, NULL, NULL },
+	{ "xbzrle", false, NULL, encode_xbzrle, xbzrle_one, xbzrle_back },
+	{ "words", false, NULL, encode_words, words_one, words_back },
+	{ "signatures", false, NULL, encode_signatures, signatures_one, lines_back },
+	{ "read", false, "plain", encode_nothing, NULL, NULL },
+	{ "memcpy", true, "libc", encode_memcpy, NULL, NULL },
+	{ "save_plain", true, NULL, encode_plain, NULL, NULL },
+	{ "save_words", true, NULL, encode_words, NULL, NULL },
+	{ "save_signatures", true, NULL, encode_signatures, NULL, NULL },
 };
 #define NR_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -363,7 +383,7 @@ static unsigned make_rows(struct row rows[MAX_ROWS], unsigned repeat)
 	for (unsigned k = 0; k < NR_KINDS; k++)
 		for (unsigned v = last; v-- > 0;) {
 			variant = godwit_delta_variant(v);
-			if (kinds[k].is_one_variant && v != last - 1)
+			if (kinds[k].only && v != last - 1)
 				continue;
 			rows[nr_rows++] = (struct row){
 				.kind = &kinds[k],
@@ -439,7 +459,7 @@ static void run(struct bench *bench, struct row *row, unsigned r)
 
 static const char *variant_name(const struct row *row)
 {
-	return row->kind->is_one_variant ? "libc" : row->variant->name;
+	return row->kind->only ? row->kind->only : row->variant->name;
 }
 
 static void print_as_json(const struct setup *setup, const struct row *rows, unsigned nr_rows)

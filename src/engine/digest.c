@@ -26,10 +26,15 @@ static bool has_avx2(void)
 	return __builtin_cpu_supports("avx2");
 }
 
+/*
+ * Not before Ice Lake, for which VPCLMULQDQ stands: there 512-bit multiplications slow down all that runs
+ * on the core. Measured on Cascade Lake, whole migrations at 1 Gbit/s, in turn: 4.55 s against 4.23 s.
+ */
 static bool has_avx512(void)
 {
 	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+	       __builtin_cpu_supports("vpclmulqdq");
 }
 #endif
 

@@ -209,11 +209,21 @@ void godwit_save_lines_avx2(const struct godwit_signer *signer, unsigned granule
 	save_end(copy, ret);
 }
 
-static inline unsigned changed_half(__m256i now, const uint8_t *base)
+static inline unsigned same_half(__m256i now, const uint8_t *base)
 {
 	__m256i same = _mm256_cmpeq_epi64(now, _mm256_loadu_si256((const __m256i *)base));
 
-	return ~(unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(same)) & 15;
+	return (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(same));
+}
+
+/* A bit for each of 64 bytes that is not 0. */
+static inline uint64_t which_bytes(const uint8_t byte[64])
+{
+	const __m256i *half = (const __m256i *)byte, zero = _mm256_setzero_si256();
+	unsigned lo = (unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_load_si256(half), zero));
+	unsigned hi = (unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_load_si256(half + 1), zero));
+
+	return ~((uint64_t)hi << 32 | lo);
 }
 
 static inline uint8_t *put_half(uint8_t *word, __m256i now, unsigned k)
@@ -231,47 +241,51 @@ void godwit_save_words_avx2(const void *guest, uint8_t *base_page, uint8_t *delt
 	const struct next next = next_of(ahead, guest, base_page);
 	const uint8_t *in = guest;
 	alignas(64) uint8_t page[PAGE_BYTES];
-	uint8_t masks[PAGE_LINES];
+	alignas(64) uint8_t masks[PAGE_LINES];
 	struct digest digest = digest_begin();
-	unsigned lines = 0;
-	uint64_t map = 0;
+	uint64_t map;
 
-	for (unsigned line = 0; line < PAGE_LINES; line++) {
+	for (unsigned g = 0; g < 8; g++) {
 		const uint8_t *secret = digest_secret();
-		unsigned at = LINE_BYTES * line, mask;
-		__m256i lo = read_guest(in + at), hi = read_guest(in + at + 32);
+		uint64_t same = 0;
 
-		ask_near(next.guest, at);
-		ask_near(next.kept, at);
-		_mm256_store_si256((__m256i *)(page + at), lo);
-		_mm256_store_si256((__m256i *)(page + at + 32), hi);
-		digest_add(&digest, 0, lo, digest_key(secret, line));
-		digest_add(&digest, 1, hi, digest_key(secret, line));
-		if (digest_scrambles(line))
+#pragma GCC unroll 8
+		for (unsigned i = 0; i < 8; i++) {
+			unsigned line = 8 * g + i, at = LINE_BYTES * line;
+			__m256i lo = read_guest(in + at), hi = read_guest(in + at + 32);
+
+			ask_near(next.guest, at);
+			ask_near(next.kept, at);
+			_mm256_store_si256((__m256i *)(page + at), lo);
+			_mm256_store_si256((__m256i *)(page + at + 32), hi);
+			digest_add(&digest, 0, lo, digest_key(secret, line));
+			digest_add(&digest, 1, hi, digest_key(secret, line));
+			same |= (uint64_t)same_half(lo, base_page + at) << 8 * i |
+				(uint64_t)same_half(hi, base_page + at + 32) << (8 * i + 4);
+		}
+		if (digest_scrambles(8 * g + 7))
 			digest_scramble(&digest);
-		mask = changed_half(lo, base_page + at) | changed_half(hi, base_page + at + 32) << 4;
-		masks[lines] = (uint8_t)mask;
-		lines += mask != 0;
-		map |= (uint64_t)(mask != 0) << line;
+		store64(masks + 8 * g, ~same);
 	}
+	map = which_bytes(masks);
 	ret->map = map;
 	ret->delta_bytes = 0;
 	ret->changed_words = 0;
 	if (map) {
-		uint8_t *word = delta_out + 8 + lines;
-		const uint8_t *mask = masks;
+		unsigned lines = popcount64(map);
+		uint8_t *mask = delta_out + 8, *word = mask + lines;
 
 		store64(delta_out, map);
-		memcpy(delta_out + 8, masks, lines);
-		for (; map; map &= map - 1, mask++) {
-			unsigned at = LINE_BYTES * (unsigned)_tzcnt_u64(map);
+		for (; map; map &= map - 1) {
+			unsigned line = (unsigned)_tzcnt_u64(map), at = LINE_BYTES * line;
 			__m256i lo = _mm256_load_si256((const __m256i *)(page + at));
 			__m256i hi = _mm256_load_si256((const __m256i *)(page + at + 32));
 
 			_mm256_storeu_si256((__m256i *)(base_page + at), lo);
 			_mm256_storeu_si256((__m256i *)(base_page + at + 32), hi);
-			word = put_half(word, lo, *mask & 15);
-			word = put_half(word, hi, *mask >> 4);
+			word = put_half(word, lo, masks[line] & 15);
+			word = put_half(word, hi, masks[line] >> 4);
+			*mask++ = masks[line];
 		}
 		ret->delta_bytes = (uint32_t)(word - delta_out);
 		ret->changed_words = (ret->delta_bytes - 8 - lines) / 8;

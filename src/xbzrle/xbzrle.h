@@ -245,7 +245,7 @@ struct godwit_delta_variant {
 
 #define GODWIT_DELTA_CPU_AVX2	0x1u	/* AVX2, BMI1, BMI2, PCLMULQDQ */
 #define GODWIT_DELTA_CPU_AVX512	0x2u	/* AVX-512 F, BW, VL, DQ, and what AVX2 stands for */
-#define GODWIT_DELTA_CPU_VPCLMUL 0x4u	/* VPCLMULQDQ, for save_lines; without it that is AVX2's */
+#define GODWIT_DELTA_CPU_ICELAKE 0x4u	/* VPCLMULQDQ, and 512 bits at full speed */
 
 /*
  * godwit_delta_variant() - the index-th variant that this CPU can run, best first; NULL past the last,
