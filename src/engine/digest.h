@@ -2,7 +2,6 @@
 #ifndef GODWIT_DIGEST_H
 #define GODWIT_DIGEST_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,7 +14,7 @@ typedef uint64_t (*godwit_digest_fn)(const void *bytes, size_t nr_bytes);
 
 struct godwit_digest_variant {
 	const char *name;
-	bool (*runs_here)(void);
+	uint32_t cpu;			/* GODWIT_DELTA_CPU_ flags it needs */
 	godwit_digest_fn digest;
 };
 extern const struct godwit_digest_variant godwit_digest_variants[];

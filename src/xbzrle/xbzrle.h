@@ -247,6 +247,9 @@ struct godwit_delta_variant {
 #define GODWIT_DELTA_CPU_AVX512	0x2u	/* AVX-512 F, BW, VL, DQ, and what AVX2 stands for */
 #define GODWIT_DELTA_CPU_ICELAKE 0x4u	/* VPCLMULQDQ, and 512 bits at full speed */
 
+/* The flags of the CPU at hand. */
+uint32_t godwit_delta_cpu(void);
+
 /*
  * godwit_delta_variant() - the index-th variant that this CPU can run, best first; NULL past the last,
  * which is always the scalar one.

@@ -54,14 +54,13 @@ enum godwit_xbzrle godwit_xbzrle_encode_scalar(const uint8_t *old_page, const ui
 					       const struct godwit_ahead *ahead, uint8_t *out, size_t out_cap,
 					       size_t *out_bytes_ret)
 {
+	const struct next next = next_of(ahead, new_page, old_page);
 	const uint8_t *out_end = out + out_cap;
 	unsigned from = 0, at;
 	uint8_t *o = out;
 
-	if (ahead && ahead->guest)
-		godwit_prefetch_page(ahead->guest);
-	if (ahead && ahead->kept)
-		godwit_prefetch_page(ahead->kept);
+	godwit_prefetch_page((const void *)next.guest);
+	godwit_prefetch_page((const void *)next.kept);
 	while (o && (at = skip_equal(old_page, new_page, from)) < PAGE_BYTES) {
 		unsigned end = run_end(old_page, new_page, at);
 

@@ -14,6 +14,7 @@
 
 #include "engine/digest.h"
 #include "engine/frame.h"
+#include "xbzrle/xbzrle.h"
 
 #define PAGES 32u
 #define BLOCK 3u
@@ -215,7 +216,7 @@ Test(frame, every_digest_variant_gives_the_same_number)
 	for (unsigned i = 0; i < godwit_nr_digest_variants; i++) {
 		const struct godwit_digest_variant *variant = &godwit_digest_variants[i];
 
-		if (!variant->runs_here())
+		if (variant->cpu & ~godwit_delta_cpu())
 			continue;
 		for (size_t bytes = 0; bytes < 5000; bytes += bytes < 600 ? 1 : 61)
 			cr_expect_eq(variant->digest(guest + 3, bytes),
