@@ -47,6 +47,8 @@
 
 #define ENTROPY_MAX 0.25f		/* see learn_entropy() */
 
+#define DRIFT 1.6f			/* see near_prior() */
+
 /*
  * Rungs that only look for matches, and rungs that code the literals by frequency as well: content
  * differs in what that is worth (a block of deltas: LZ4 1.4, zstd -1 1.5, zstd 1 1.9). Within the
@@ -180,24 +182,12 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 }
 
 /*
- * No guest was seen in which a rung is twice or half of what its prior says beside the others. Without a
- * bound, where blocks differ much from one to the next, rungs take the blame and content and slowness drift the
- * other way, until nothing is right but the products.
+ * What is believed of a rung stays this near to its prior. Else, where blocks differ much from one to the
+ * next, rungs take the blame, and content and slowness drift the other way until only the products are right.
  */
-#define DRIFT 1.6f
-
-static void set_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float depth)
+static float near_prior(float value, float prior)
 {
-	float prior = priors[index].depth[kind];
-
-	k->rung[index].depth = godwit_clampf(depth, prior / DRIFT, prior * DRIFT);
-}
-
-static void set_ns(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float ns)
-{
-	float prior = priors[index].ns[kind];
-
-	k->rung[index].ns = godwit_clampf(ns, prior / DRIFT, prior * DRIFT);
+	return godwit_clampf(value, prior / DRIFT, prior * DRIFT);
 }
 
 /* How deep this block shrank against what was believed: content for every rung, depth for this one. */
@@ -216,7 +206,8 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned in
 		return;
 	miss /= godwit_clampf(k->content, 0.25f, CONTENT_MAX);
 	if (priors[k->last].family == family) {
-		set_depth(k, kind, index, depth + learn_within[family] * miss);
+		k->rung[index].depth = near_prior(depth + learn_within[family] * miss,
+						  priors[index].depth[kind]);
 		return;
 	}
 	/* The prior counts like two comparisons; then the mean of all, later of the last twenty. */
@@ -225,7 +216,8 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned in
 		k->comparisons++;
 	for (unsigned i = 0; i < RUNGS; i++) {
 		if (priors[i].family == family)
-			set_depth(k, kind, i, k->rung[i].depth * (1 + miss / depth));
+			k->rung[i].depth = near_prior(k->rung[i].depth * (1 + miss / depth),
+						      priors[i].depth[kind]);
 	}
 }
 
@@ -256,7 +248,8 @@ static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned ind
 	k->slowness *= 1 + 0.08f * (ratio - 1);
 	k->slowness = godwit_clampf(k->slowness, 0.05f, 50);
 	if (is_comparison)
-		set_ns(k, kind, index, k->rung[index].ns * (1 + 0.08f * (ratio - 1)));
+		k->rung[index].ns = near_prior(k->rung[index].ns * (1 + 0.08f * (ratio - 1)),
+					       priors[index].ns[kind]);
 }
 
 void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,

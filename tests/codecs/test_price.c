@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The price of a byte, alone: what it does at one kind of flow, step after step. test_ladder.c has it with a
+ * pipeline behind it.
+ */
+#include <criterion/criterion.h>
+
+#include "codecs/approx.h"
+#include "codecs/codecs.h"
+
+static struct godwit_price_input flow(uint64_t starved_ns, uint64_t idle_ns)
+{
+	return (struct godwit_price_input){
+		.span_ns = 4000000, .link_busy_ns = 4000000 - starved_ns, .link_starved_ns = starved_ns,
+		.worker_idle_ns = idle_ns, .worker_cpu_ns = 4000000 - idle_ns,
+		.worker_wall_ns = 4000000 - idle_ns, .workers = 1,
+		.wire_bytes = 2000000, .retired_bytes = 4000000,
+	};
+}
+
+static uint64_t step(struct godwit_price *price, struct godwit_price_input input, unsigned times)
+{
+	uint64_t last = 0;
+
+	while (times--)
+		last = godwit_price_step(price, &input);
+	return last;
+}
+
+Test(price, a_starved_link_lowers_it_to_a_bound)
+{
+	struct godwit_price price;
+	uint64_t first, low;
+
+	godwit_price_init(&price);
+	first = step(&price, flow(0, 0), 1);
+	low = step(&price, flow(2000000, 0), 1);
+	cr_expect_lt(low, first);
+	low = step(&price, flow(4000000, 0), 100);
+	cr_expect_leq(low, 600);
+	cr_expect_eq(step(&price, flow(4000000, 0), 100), low);
+	cr_expect_gt(low, 0);
+}
+
+Test(price, idle_workers_raise_it_to_a_bound)
+{
+	struct godwit_price price;
+	uint64_t high;
+
+	godwit_price_init(&price);
+	high = step(&price, flow(0, 4000000), 100);
+	cr_expect_geq(high, 8000);	/* the link takes 2 ns a byte */
+	cr_expect_eq(step(&price, flow(0, 4000000), 100), high);
+}
+
+/* Encoding threads that wait for a processor make the price doubt a busy link, but not one that is held. */
+static uint64_t lowest(const struct godwit_price_input *input)
+{
+	struct godwit_price price;
+	uint64_t low = UINT64_MAX;
+
+	godwit_price_init(&price);
+	for (unsigned i = 0; i < 40; i++) {
+		uint64_t now = godwit_price_step(&price, input);
+
+		low = now < low ? now : low;
+	}
+	return low;
+}
+
+Test(price, a_held_link_is_followed_though_processors_are_short)
+{
+	struct godwit_price_input busy = flow(0, 2000000), held;
+	const uint64_t link_ps = 20000;		/* a byte; the start is below that */
+
+	busy.span_ns = busy.link_busy_ns = 100000000;
+	busy.worker_idle_ns = 50000000;
+	busy.worker_wall_ns = 50000000;
+	busy.worker_cpu_ns = 25000000;
+	busy.wire_bytes = busy.retired_bytes = 5000000;
+	held = busy;
+	held.link_is_held = true;
+	cr_expect_lt(lowest(&busy), 15000);
+	cr_expect_geq(lowest(&held), link_ps - 1);
+}
+
+Test(price, holds_still_when_nobody_waits_or_nothing_flows)
+{
+	struct godwit_price_input silent = flow(4000000, 4000000);
+	struct godwit_price price;
+	uint64_t start;
+
+	godwit_price_init(&price);
+	start = step(&price, flow(0, 0), 100);	/* the link's speed is known */
+	cr_expect_eq(step(&price, flow(0, 0), 50), start);
+	silent.wire_bytes = silent.retired_bytes = 0;
+	cr_expect_eq(step(&price, silent, 50), start);
+	cr_expect_eq(step(&price, (struct godwit_price_input){ 0 }, 50), start);
+}
+
+Test(price, small_spans_add_up)
+{
+	struct godwit_price_input tenth = flow(4000000, 0);
+	struct godwit_price all, parts;
+	uint64_t price;
+
+	tenth.span_ns /= 10;
+	tenth.link_starved_ns /= 10;
+	tenth.worker_cpu_ns /= 10;
+	tenth.worker_wall_ns /= 10;
+	tenth.wire_bytes /= 10;
+	tenth.retired_bytes /= 10;
+	godwit_price_init(&all);
+	godwit_price_init(&parts);
+	price = step(&all, flow(4000000, 0), 3);
+	cr_expect_eq(step(&parts, tenth, 30), price);
+}
+
+Test(price, climbs_without_gain_are_taken_back)
+{
+	struct godwit_price_input input = flow(0, 2000000);
+	struct godwit_price price;
+	uint64_t start, worst = 0;
+
+	godwit_price_init(&price);
+	start = step(&price, flow(0, 0), 10);
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t now = godwit_price_step(&price, &input);
+
+		worst = now > worst && i > 40 ? now : worst;
+		/* The receiver takes the same guest bytes; dearer bytes only make the wire emptier. */
+		input.wire_bytes = (uint64_t)(2000000 * godwit_exp2f(0.3f * godwit_log2f((float)start / (float)now)));
+	}
+	cr_expect_leq(worst, 16 * start, "%llu from %llu", (unsigned long long)worst, (unsigned long long)start);
+}
