@@ -42,13 +42,15 @@ struct source_run {
 	uint8_t spoilt[GODWIT_PAGE_BYTES];
 };
 
+/* ---- migrate_source.c ---- */
+
 /* -EIO, and said, once ^C was pressed. */
 int source_check_cancelled(struct source_run *run);
 void source_show_phase(struct source_run *run, enum phase phase);
-void source_show_remaining(struct source_run *run);
 
 /* ---- migrate_rounds.c ---- */
 
+void source_show_remaining(struct source_run *run);
 /* Asks the tracker for these pages, into the bitmap. */
 int source_scan(struct source_run *run, uint64_t first, uint64_t pages);
 /* One pass over the bitmap, drained at its end. In the last one the guest stands still. */
