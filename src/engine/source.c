@@ -32,6 +32,14 @@
  * workers while the rest of the line is still to be written. */
 #define COLLECT_MOST_BYTES (256u << 10)
 
+/*
+ * What is encoded waits for the link, at the price of when it was encoded: at 100 Mbit/s as many batches as
+ * there are jobs wait for 300 ms. So no more is encoded ahead than the link carries in this time, and no
+ * more than that many bytes while its speed is not known.
+ */
+#define LINE_NS 40000000u
+#define LINE_FIRST_BYTES (512u << 10)
+
 /* How often the price of a byte is looked at. */
 #define PRICE_STEP_NS 2000000u
 
@@ -72,6 +80,8 @@ static int back_pressure(struct godwit_source *s, bool may_be_busy, struct godwi
 		s->must_collect = true;
 		return GODWIT_QUEUE_COLLECT;
 	}
+	if (!s->in_flight && s->free)
+		return GODWIT_QUEUE_OK;
 	if (!s->in_flight) {
 		godwit_error_set(error, "every buffer is with the caller: release what was collected");
 		return -EINVAL;
@@ -152,6 +162,16 @@ static bool fits_open(const struct godwit_source *s, uint32_t id, uint64_t page)
 	       page > batch->page[batch->nr_pages - 1];
 }
 
+/* Has every worker something to do, and the link enough to carry? */
+static bool line_is_long(const struct godwit_source *s)
+{
+	double ps_per_byte = s->price.link_ps_per_byte;
+	double most = ps_per_byte > 0 ? 1000.0 * LINE_NS / ps_per_byte : LINE_FIRST_BYTES;
+
+	return s->in_flight >= s->asked_workers &&
+	       (double)s->finished_bytes + (double)s->in_flight * s->frame_bytes > most;
+}
+
 static void open_batch(struct godwit_source *s, uint32_t id)
 {
 	follow_setup(s);
@@ -182,15 +202,16 @@ int godwit_source_queue(struct godwit_source *s, uint32_t id, uint64_t page, con
 		return -ERANGE;
 	}
 	while (!s->open || !fits_open(s, id, page)) {
+		bool is_long = line_is_long(s);
 		int got;
 
 		if (s->open && godwit_source_submit(s))
 			continue;
-		if (!s->open && s->free) {
+		if (!s->open && s->free && !is_long) {
 			open_batch(s, id);
 			break;
 		}
-		got = back_pressure(s, true, error);
+		got = back_pressure(s, !is_long, error);
 		if (got == GODWIT_QUEUE_BUSY)
 			return busy(s, id, page);
 		if (got != GODWIT_QUEUE_OK)
@@ -259,11 +280,21 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 	return n;
 }
 
+static uint64_t sum_idle_ns(const struct godwit_source *s, uint64_t now_ns)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < s->asked_workers; i++)
+		sum += godwit_worker_idle_ns(&godwit_source_worker_at(s, i)->worker, now_ns);
+	return sum;
+}
+
 /* What the links and the workers did since the last step becomes the price of a byte. */
 static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTERS], uint64_t now_ns)
 {
 	struct godwit_price_input input = { .workers = s->asked_workers };
 	struct godwit_price_marks *marks = &s->marks;
+	uint64_t idle_ns = sum_idle_ns(s, now_ns);
 
 	input.span_ns = now_ns - s->stepped_at_ns;
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
@@ -274,7 +305,8 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 		input.link_busy_ns = input.span_ns;
 		input.link_starved_ns = 0;
 	}
-	input.worker_idle_ns = sum[GODWIT_COUNT_IDLE_NS] - marks->idle_ns;
+	if (idle_ns > marks->idle_ns)
+		input.worker_idle_ns = idle_ns - marks->idle_ns;
 	input.worker_wall_ns = sum[GODWIT_COUNT_WALL_NS] - marks->wall_ns;
 	/* CPU time would take a system call: codecs tell how much of their time was lost. */
 	input.worker_cpu_ns = input.worker_wall_ns;
@@ -287,7 +319,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	input.retired_bytes = s->written_plain_bytes;
 	*marks = (struct godwit_price_marks){
 		.busy_ns = sum[GODWIT_COUNT_COLLECT_NS],
-		.idle_ns = sum[GODWIT_COUNT_IDLE_NS],
+		.idle_ns = idle_ns,
 		.wall_ns = sum[GODWIT_COUNT_WALL_NS],
 		.codec_ns = sum[GODWIT_COUNT_CODEC_NS],
 		.lost_ns = sum[GODWIT_COUNT_LOST_NS],
@@ -541,6 +573,7 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	s->place = options.place;
 	s->stream = options.stream;
 	s->finished_tail = &s->finished;
+	s->frame_bytes = GODWIT_BATCH_PAGES * GODWIT_PAGE_BYTES;
 	s->laid_out = setup;
 	s->created_at_ns = s->stepped_at_ns = godwit_now_ns();
 	godwit_doorbell_init(&s->bell);

@@ -47,9 +47,12 @@ static void *work(void *arg)
 		if (!godwit_spsc_pop(&w->todo, &job, 1)) {
 			if (quit)
 				break;
+			/* Relaxed, twice: a figure. */
+			atomic_store_explicit(&w->idle_since_ns, since_ns, memory_order_relaxed);
 			godwit_doorbell_wait(&w->bell, has_work, w, w->spin_ns, -1);
 			now_ns = godwit_now_ns();
 			godwit_count(&w->counters, GODWIT_COUNT_IDLE_NS, now_ns - since_ns);
+			atomic_store_explicit(&w->idle_since_ns, 0, memory_order_relaxed);
 			since_ns = now_ns;
 			continue;
 		}
@@ -119,6 +122,15 @@ void godwit_worker_stop(struct godwit_worker *w)
 	godwit_doorbell_ring(&w->bell);
 	pthread_join(w->thread, NULL);
 	w->is_running = false;
+}
+
+uint64_t godwit_worker_idle_ns(const struct godwit_worker *w, uint64_t now_ns)
+{
+	/* Relaxed: read apart, the two may be off by one spell; so may the figure, until the next. */
+	uint64_t since_ns = atomic_load_explicit(&w->idle_since_ns, memory_order_relaxed);
+	uint64_t idle_ns = atomic_load_explicit(&w->counters.of[GODWIT_COUNT_IDLE_NS], memory_order_relaxed);
+
+	return since_ns && since_ns < now_ns ? idle_ns + (now_ns - since_ns) : idle_ns;
 }
 
 uint64_t godwit_worker_cpu_ns(const struct godwit_worker *w)

@@ -46,6 +46,7 @@ struct godwit_worker {
 
 	/* The worker's. */
 	struct godwit_counters counters;	/* idle and wall time */
+	_Atomic uint64_t idle_since_ns;	/* 0: it has a job */
 	_Atomic uint64_t ended_cpu_ns;	/* of threads that this worker has had before */
 };
 
@@ -64,6 +65,9 @@ bool godwit_worker_give(struct godwit_worker *worker, void *job);
 
 /* The jobs given are done first; then the thread is joined. A worker that does not run is fine. */
 void godwit_worker_stop(struct godwit_worker *worker);
+
+/* Time without a job so far, the spell that goes on now included: counters have it only when it ends. */
+uint64_t godwit_worker_idle_ns(const struct godwit_worker *worker, uint64_t now_ns);
 
 /* CPU time of all its threads so far. */
 uint64_t godwit_worker_cpu_ns(const struct godwit_worker *worker);

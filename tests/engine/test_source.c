@@ -624,6 +624,32 @@ Test(source, gives_nothing_below_the_collect_threshold_unless_forced)
 	pair_close(&pair);
 }
 
+/* What waits for a link is encoded at an old price: so little does, until the link's speed is known. */
+Test(source, encodes_little_ahead_of_a_link_it_does_not_know)
+{
+	const unsigned line = (512u << 10) / PAGE, pages = 4 * line;
+	struct godwit_params params = params_with("none", GODWIT_BASE_OFF);
+	struct pair_block *block;
+	uint64_t seed = 3;
+	struct pair pair;
+	unsigned queued = 0;
+
+	pair_open(&pair, &params);
+	block = pair_add_block(&pair, 0, pages);
+	for (unsigned page = 0; page < pages; page++)
+		fill_random(block->guest + page * PAGE, &seed);
+	while (queued < pages && godwit_source_queue(pair.source, 0, queued, block->guest + queued * PAGE, NULL) ==
+				 GODWIT_QUEUE_OK)
+		queued++;
+	/* The line, a batch for either worker, and the one that is open. */
+	cr_expect_geq(queued, line);
+	cr_expect_leq(queued, line + 3 * GODWIT_BATCH_PAGES);
+	pair_drain(&pair);
+	pair_send_all(&pair);
+	pair_check_equal(&pair, "after a queue that waited");
+	pair_close(&pair);
+}
+
 Test(source, goes_on_after_frames_were_thrown_away_and_their_pages_forgotten)
 {
 	struct pair_block *block;
