@@ -46,16 +46,18 @@ enum mode {
 #define LINK_RISE 0.1		/* and slower, per STEP_NS: a socket's buffer swallows the first megabyte at once */
 
 #define GAIN_MIN 0.05
-#define GAIN_MAX 2.0
+#define GAIN_MAX 0.5
+#define GAIN_NS 8000000.0	/* in a step of this length */
 #define MOVE_MAX 1.0		/* octaves a step */
+#define STARVED_WEIGHT 1.25	/* where both happen by turns, from uneven blocks, lighter ones are more even */
 #define DEAD_BAND 0.02		/* waits of a batch at a drain are no imbalance */
 
 /* A step is taken once this much is known, or this much time has passed. */
 #define STEP_NS 4000000u
-#define STEP_BYTES (1u << 20)
+#define STEP_BYTES (512u << 10)
 #define STEP_LATEST_NS 40000000u
 
-#define PREEMPTED_MUCH 0.15
+#define PREEMPTED_MUCH 0.2
 #define JUDGE_STEPS 6		/* rates follow in 3 steps: see smooth() */
 #define CLIMB 0.4		/* octaves that are worth a comparison */
 #define UNJUDGED 3.0		/* octaves at most above a mark that is too fresh for one */
@@ -63,16 +65,19 @@ enum mode {
 #define DESCENT 1.5		/* octaves between two comparisons */
 #define PATIENCE_MIN 32
 #define PATIENCE_MAX 128
+#define TRUCE_MAX 512
 
 void godwit_price_init(struct godwit_price *price)
 {
 	memset(price, 0, sizeof(*price));
 	price->octave = OCTAVE_START;
 	price->link_octave = OCTAVE_START;
-	price->gain = 1;
+	price->gain = GAIN_MAX;
 	price->mode = FOLLOW;
 	price->patience = PATIENCE_MIN;
 	price->truce = PATIENCE_MIN;
+	/* Threads and buffers that are new take processor time as well. */
+	price->truce_until = JUDGE_STEPS / 2;
 	price->mark.octave = OCTAVE_START;
 }
 
@@ -147,22 +152,22 @@ static void learn_link(struct godwit_price *p, const struct godwit_price_input *
 static void begin_descent(struct godwit_price *p)
 {
 	p->octave = p->mark.octave;
-	p->gain = 1;
+	p->gain = GAIN_MAX;
 	p->mode = DESCEND;
 	p->until = p->step + JUDGE_STEPS;
 	move(p, -DESCENT);
 }
 
-static uint32_t twice(uint32_t steps)
+static uint32_t twice(uint32_t steps, uint32_t most)
 {
-	return steps * 2 < PATIENCE_MAX ? steps * 2 : PATIENCE_MAX;
+	return steps * 2 < most ? steps * 2 : most;
 }
 
 static void begin_rest(struct godwit_price *p)
 {
 	p->mode = REST;
 	p->until = p->step + p->patience;
-	p->patience = twice(p->patience);
+	p->patience = twice(p->patience, PATIENCE_MAX);
 }
 
 /* The link was the limit after all, and what the preemption says a side show. */
@@ -170,17 +175,19 @@ static void begin_truce(struct godwit_price *p)
 {
 	p->mode = FOLLOW;
 	p->truce_until = p->step + p->truce;
-	p->truce = twice(p->truce);
+	p->truce = twice(p->truce, TRUCE_MAX);
 	/* The rates follow later; those of the mark still hold. */
 	p->mark.step = p->step;
 }
 
+/* Lighter rungs send more bytes a page. Where the wire is no quicker for that, it is the limit. */
 static void descend(struct godwit_price *p)
 {
+	bool is_quicker = p->wire_rate > p->mark.wire_rate * 1.05;
+
 	if (p->step < p->until)
 		return;
-	/* Lighter rungs send more bytes a page: where the wire is no quicker, it was the content that changed. */
-	if (p->retired_rate > p->mark.retired_rate * 1.02 && p->wire_rate > p->mark.wire_rate * 1.05) {
+	if (is_quicker && p->retired_rate > p->mark.retired_rate * 1.02) {
 		p->has_helped = true;
 		set_mark(p);
 		if (p->octave > OCTAVE_MIN)
@@ -190,7 +197,7 @@ static void descend(struct godwit_price *p)
 		return;
 	}
 	p->octave = p->mark.octave;
-	if (p->has_helped || !p->is_preempted)
+	if (p->has_helped || is_quicker || !p->is_preempted)
 		begin_rest(p);
 	else
 		begin_truce(p);
@@ -202,7 +209,7 @@ static bool did_not_pay(const struct godwit_price *p)
 	double wire = p->wire_rate / p->mark.wire_rate;
 	double retired = p->retired_rate / p->mark.retired_rate;
 
-	return (wire < 0.93 && retired < 1.02) || (wire < 0.98 && retired < 0.96);
+	return wire < 0.85 && retired < 1.02;
 }
 
 static void learn_gain(struct godwit_price *p, double imbalance)
@@ -212,39 +219,45 @@ static void learn_gain(struct godwit_price *p, double imbalance)
 	/* Balance between two signs does not make them one. */
 	if (imbalance == 0)
 		return;
-	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.25), GAIN_MIN, GAIN_MAX);
+	p->gain = clamp(p->gain * (has_turned ? 0.5 : 1.1), GAIN_MIN, GAIN_MAX);
 	p->imbalance = imbalance;
 }
 
+/* What is encoded ahead hides a move for a time that is many short steps, or one long one. */
+static void rebalance(struct godwit_price *p, double imbalance, double span_ns)
+{
+	learn_gain(p, imbalance);
+	move(p, p->gain * clamp(span_ns / GAIN_NS, 1, 4) * imbalance);
+}
+
 /* Idle workers, and a link that is known: its own price at once, and from there as far as they go. */
-static void follow_held(struct godwit_price *p, double imbalance)
+static void follow_held(struct godwit_price *p, double imbalance, double span_ns)
 {
 	p->mode = FOLLOW;
-	learn_gain(p, imbalance);
 	if (imbalance > 0 && p->octave < p->link_octave)
 		set_octave(p, p->link_octave);
 	else
-		move(p, p->gain * imbalance);
+		rebalance(p, imbalance, span_ns);
 	set_mark(p);
 }
 
-static void follow(struct godwit_price *p, double imbalance)
+static void doubt(struct godwit_price *p, bool is_preempted)
 {
-	bool is_short = p->preempted > PREEMPTED_MUCH && p->step >= p->truce_until;
+	p->is_preempted = is_preempted;
+	p->has_helped = false;
+	begin_descent(p);
+}
 
-	if (is_short && imbalance > 0) {
+static void follow(struct godwit_price *p, double imbalance, double span_ns)
+{
+	if (p->preempted > PREEMPTED_MUCH && imbalance > 0 && p->step >= p->truce_until) {
 		set_mark(p);
-		p->is_preempted = true;
-		p->has_helped = false;
-		begin_descent(p);
+		doubt(p, true);
 		return;
 	}
-	learn_gain(p, imbalance);
 	if (imbalance >= 0 && p->octave >= p->mark.octave + CLIMB && p->step - p->mark.step >= JUDGE_STEPS) {
 		if (did_not_pay(p)) {
-			p->is_preempted = false;
-			p->has_helped = false;
-			begin_descent(p);
+			doubt(p, false);
 			return;
 		}
 		if (p->retired_rate > p->mark.retired_rate * 1.03) {
@@ -254,7 +267,7 @@ static void follow(struct godwit_price *p, double imbalance)
 	}
 	if (p->octave < p->mark.octave || p->step - p->mark.step > MARK_STEPS)
 		set_mark(p);
-	move(p, p->gain * imbalance);
+	rebalance(p, imbalance, span_ns);
 	if (p->step - p->mark.step < JUDGE_STEPS)
 		p->octave = clamp(p->octave, OCTAVE_MIN, p->mark.octave + UNJUDGED);
 }
@@ -264,16 +277,17 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	double span = (double)sum->span_ns;
 	double idle = clamp((double)sum->worker_idle_ns / (span * sum->workers), 0, 1);
 	double starved = clamp((double)sum->link_starved_ns / span, 0, 1);
-	/* Twice: where both happen by turns, from uneven blocks, lighter ones are more even. */
-	double imbalance = idle - 2 * starved;
+	double imbalance = idle - STARVED_WEIGHT * starved;
 	double preempted = 0;
 	bool is_first = p->step == 0;
 
 	if (sum->worker_wall_ns > sum->worker_cpu_ns)
 		preempted = 1 - (double)sum->worker_cpu_ns / (double)sum->worker_wall_ns;
-	smooth(&p->preempted, preempted, is_first);
+	smooth(&p->preempted, preempted, false);
 	smooth(&p->retired_rate, (double)sum->retired_bytes / span, is_first);
-	smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
+	/* A wire that had nothing to carry is not a slow one, and right after that its buffers swallow much. */
+	if (is_first || starved < DEAD_BAND)
+		smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
 	learn_link(p, sum, is_first);
 	if (is_first)
 		set_mark(p);
@@ -282,7 +296,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	if (imbalance < DEAD_BAND && imbalance > -DEAD_BAND)
 		imbalance = 0;
 	if (sum->link_is_held) {
-		follow_held(p, imbalance);
+		follow_held(p, imbalance, span);
 		return;
 	}
 	if (p->mode == REST && p->step >= p->until) {
@@ -297,7 +311,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	if (p->mode == DESCEND)
 		descend(p);
 	else if (p->mode == FOLLOW)
-		follow(p, imbalance);
+		follow(p, imbalance, span);
 }
 
 uint64_t godwit_price_step(struct godwit_price *price, const struct godwit_price_input *input)
