@@ -113,34 +113,22 @@ struct godwit_ladder {
 		} rung[GODWIT_LADDER_MAX];
 		uint32_t picks;		/* blocks asked for */
 		uint32_t probe_at;	/* value of picks when the next probe is due */
+		uint32_t last;		/* rung of the block learned last */
 		uint32_t probes;	/* probes so far */
+		uint32_t comparisons;	/* of two families of codecs, up to where it matters */
 	} kind[GODWIT_LADDER_KINDS];
 };
 
 /* Priors measured on real guests. */
 void godwit_ladder_init(struct godwit_ladder *ladder);
 
-/* Indices into the ladder: the rung for a block, and the rung to try on it as well. */
-struct godwit_pick {
-	unsigned rung;
-	unsigned probe;			/* the same: no other */
-};
+/* kind: 0 a block that is mostly deltas, 1 one of whole pages. Returns an index into the ladder. */
+unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
+			    uint64_t price_ps);
 
-/* kind: 0 a block that is mostly deltas, 1 one of whole pages. */
-struct godwit_pick godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
-				      uint64_t price_ps);
-
-/* What came of a block on a rung. */
-struct godwit_trial {
-	unsigned rung;
-	size_t in_bytes;
-	size_t out_bytes;		/* in_bytes: it did not shrink */
-	uint64_t cpu_ns;		/* 0: not measured */
-};
-
-/* Of the block that was picked for; and of two rungs on one block, neither of them none. */
-void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, const struct godwit_trial *trial);
-void godwit_ladder_compare(struct godwit_ladder *ladder, unsigned kind, const struct godwit_trial trial[2]);
+/* What came of it: out_bytes = in_bytes when it did not shrink; cpu_ns = 0 when it was not measured. */
+void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
+			 size_t out_bytes, uint64_t cpu_ns);
 
 /*
  * Nanoseconds that such a block would take on the machine of the priors: fixed cost per call included,
@@ -162,7 +150,7 @@ struct godwit_price_input {
 	uint32_t workers;
 	uint64_t wire_bytes;		/* written */
 	uint64_t retired_bytes;		/* payload that they stand for: without pages that need no bytes */
-	bool link_is_held;		/* the caller's own limit was reached: the link is busy, and no doubt of it */
+	uint64_t link_held_ns;		/* of that: not needed to reach the caller's own limit; 0: no limit */
 };
 
 /* One per source, in the caller's memory. Fields are price.c's. */

@@ -11,15 +11,14 @@
  *
  *	log2(in / out) of rung i = content * depth[i]	time of rung i = slowness * (fixed[i] + ns[i] * in)
  *
- * Every block moves the quick number. The slow ones move when two rungs were tried on one block: from
- * block to block contents differ more than rungs do, and what is compared across blocks drifts until a light
- * rung is believed to shrink more than a heavy one.
+ * Blocks of one rung only move the quick number. The slow ones move when two rungs are tried one after
+ * the other, for only then is there something to compare.
  *
- * A probe tries a second rung on a block, which is then stored by the first. A neighbour is asked, as what
- * is further away is dear. The rung none tells nothing of the content and is known itself, so there the
- * block is stored by the rung that this price would take were the content typical: that one costs less than
- * not to compress a typical block, so at worst a probe doubles the cost of one block. Probes are as far apart
- * as keeps their cost at half a hundredth of all: where bytes are dear and worker time is not, they are frequent.
+ * A probe is a block on a rung that is not believed best. Its neighbour is asked first, as a neighbour
+ * costs nearly the same. From the rung none nothing is learned about the content, so the probe there is
+ * the rung that this price would take were the content typical: that one costs less than not to
+ * compress a typical block, so at worst a probe doubles the cost of one block. Probes are as far apart as
+ * keeps their cost at half a hundredth of all: where bytes are dear and worker time is not, they are frequent.
  *
  * At a price where two rungs cost the same, workers that all took the cheaper one would swing from all
  * light to all heavy. A price that is spread by half up and down, evenly from block to block, turns
@@ -48,16 +47,16 @@
 
 #define ENTROPY_MAX 0.25f		/* see learn_entropy() */
 
-/* How far one comparison moves what is believed. */
-#define LEARN_DEPTH 0.5f
-#define LEARN_TIME 0.08f
+#define DRIFT 1.6f			/* see near_prior() */
 
 /*
  * Rungs that only look for matches, and rungs that code the literals by frequency as well: content
- * differs in what that is worth (a block of deltas: LZ4 1.4, zstd -1 1.5, zstd 1 1.9), so a comparison
- * of the two says something of every rung.
+ * differs in what that is worth (a block of deltas: LZ4 1.4, zstd -1 1.5, zstd 1 1.9). Within the
+ * second family the steps are small and much the same everywhere, smaller than from block to block, so
+ * what is learned there is learned slowly.
  */
 enum family { PLAIN, MATCHES, FREQUENCIES };
+static const float learn_within[] = { 0, 1 / 8.0f, 1 / 40.0f };
 
 static const struct prior {
 	struct godwit_rung rung;
@@ -118,16 +117,25 @@ uint64_t godwit_ladder_usual_ns(const struct godwit_ladder *ladder, unsigned kin
 	return (uint64_t)usual_ns(&ladder->kind[kind], index, in_bytes);
 }
 
-static unsigned cheapest(const struct godwit_ladder_kind *k, float content, size_t in_bytes,
+/*
+ * A heavier rung shrinks at least as much more as the priors say: what was compared from block to block
+ * may say otherwise where blocks differ, and then a light rung is taken at any price.
+ */
+static unsigned cheapest(const struct godwit_ladder_kind *k, unsigned kind, float content, size_t in_bytes,
 			 float price_ns)
 {
-	float least = FLT_MAX;
+	float least = FLT_MAX, depth = 0;
 	unsigned best = 0;
 
 	for (unsigned i = 0; i < RUNGS; i++) {
-		float out = (float)in_bytes * godwit_exp2f(-content * k->rung[i].depth);
-		float cost = predict_ns(k, i, in_bytes) + price_ns * out;
+		float out, cost;
 
+		if (i > 1)
+			depth *= priors[i].depth[kind] / priors[i - 1].depth[kind];
+		if (k->rung[i].depth > depth)
+			depth = k->rung[i].depth;
+		out = (float)in_bytes * godwit_exp2f(-content * depth);
+		cost = predict_ns(k, i, in_bytes) + price_ns * out;
 		if (cost < least) {
 			least = cost;
 			best = i;
@@ -142,60 +150,85 @@ static float spread(uint32_t n)
 	return 0.5f + 1.0f * (float)(n * 2654435769u >> 8) * 0x1p-24f;
 }
 
-static unsigned neighbour(const struct godwit_ladder_kind *k, unsigned best)
+static unsigned probe(const struct godwit_ladder_kind *k, unsigned kind, unsigned best, size_t in_bytes,
+		      float price_ns)
 {
+	if (best == 0)
+		return cheapest(k, kind, 1, in_bytes, price_ns);
 	if (best == RUNGS - 1)
 		return best - 1;
 	/* None is no probe: its result is known. */
 	return k->probes % 2 && best > 1 ? best - 1 : best + 1;
 }
 
-/* Blocks to the next probe, when this one takes `extra_ns` more than the `cost_ns` of the block. */
-static uint32_t probe_gap(float extra_ns, float cost_ns, float least)
+/* The gap to the next probe after this one, were it to bring nothing: from none, were it not to shrink. */
+static uint32_t probe_gap(const struct godwit_ladder_kind *k, unsigned best, unsigned pick, size_t in_bytes,
+			  float price_ns)
 {
-	return (uint32_t)godwit_clampf(extra_ns / (PROBE_COST * cost_ns), least, PROBE_GAP_MAX);
+	float bytes = (float)in_bytes;
+	float best_out = godwit_exp2f(-k->content * k->rung[best].depth);
+	float pick_out = best ? godwit_exp2f(-k->content * k->rung[pick].depth) : 1;
+	float cost = predict_ns(k, best, in_bytes) + price_ns * bytes * best_out;
+	float extra = predict_ns(k, pick, in_bytes) + price_ns * bytes * pick_out - cost;
+
+	return (uint32_t)godwit_clampf(extra / (PROBE_COST * cost), PROBE_GAP_MIN, PROBE_GAP_MAX);
 }
 
-static struct godwit_pick probe(struct godwit_ladder_kind *k, unsigned best, size_t in_bytes, float price_ns)
-{
-	float bytes = (float)in_bytes, cost, extra;
-	struct godwit_pick pick = { best, best };
-	uint32_t gap;
-
-	if (best) {
-		pick.probe = neighbour(k, best);
-		cost = predict_ns(k, best, in_bytes) +
-		       price_ns * bytes * godwit_exp2f(-k->content * k->rung[best].depth);
-		gap = probe_gap(predict_ns(k, pick.probe, in_bytes), cost, PROBE_GAP_MIN);
-	} else {
-		/* Were it not to shrink. */
-		pick.rung = pick.probe = cheapest(k, 1, in_bytes, price_ns);
-		cost = predict_ns(k, 0, in_bytes) + price_ns * bytes;
-		extra = predict_ns(k, pick.rung, in_bytes) - predict_ns(k, 0, in_bytes);
-		gap = probe_gap(extra, cost, 1);
-	}
-	k->probe_at = k->picks + gap;
-	k->probes++;
-	return pick;
-}
-
-struct godwit_pick godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
-				      uint64_t price_ps)
+unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
+			    uint64_t price_ps)
 {
 	struct godwit_ladder_kind *k = &ladder->kind[kind];
 	float price_ns = (float)price_ps * 1e-3f;
-	unsigned best = cheapest(k, k->content, in_bytes, price_ns * spread(k->picks));
-	struct godwit_pick pick = { best, best };
+	unsigned best = cheapest(k, kind, k->content, in_bytes, price_ns * spread(k->picks));
+	unsigned pick = best;
 
-	if ((int32_t)(k->picks - k->probe_at) >= 0)
-		pick = probe(k, best, in_bytes, price_ns);
+	if ((int32_t)(k->picks - k->probe_at) >= 0) {
+		pick = probe(k, kind, best, in_bytes, price_ns);
+		k->probe_at = k->picks + probe_gap(k, best, pick, in_bytes, price_ns);
+		k->probes++;
+	}
 	k->picks++;
 	return pick;
 }
 
-static float depth_of(const struct godwit_trial *trial)
+/*
+ * What is believed of a rung stays this near to its prior. Else, where blocks differ much from one to the
+ * next, rungs take the blame, and content and slowness drift the other way until only the products are right.
+ */
+static float near_prior(float value, float prior)
 {
-	return godwit_log2f((float)trial->in_bytes / (float)trial->out_bytes);
+	return godwit_clampf(value, prior / DRIFT, prior * DRIFT);
+}
+
+/* How deep this block shrank against what was believed: content for every rung, depth for this one. */
+static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float seen,
+			bool is_comparison)
+{
+	float depth = k->rung[index].depth;
+	float miss = seen - k->content * depth;
+	float share = is_comparison ? 0.3f : 0.6f;
+	enum family family = priors[index].family;
+
+	/* A rung that says little of the content (a small depth) moves it little. */
+	k->content += share * miss * depth / (depth * depth + 0.01f);
+	k->content = godwit_clampf(k->content, 0, CONTENT_MAX);
+	if (!is_comparison || k->content < 0.02f)
+		return;
+	miss /= godwit_clampf(k->content, 0.25f, CONTENT_MAX);
+	if (priors[k->last].family == family) {
+		k->rung[index].depth = near_prior(depth + learn_within[family] * miss,
+						  priors[index].depth[kind]);
+		return;
+	}
+	/* The prior counts like two comparisons; then the mean of all, later of the last twenty. */
+	miss /= 3.0f + (float)k->comparisons;
+	if (k->comparisons < 17)
+		k->comparisons++;
+	for (unsigned i = 0; i < RUNGS; i++) {
+		if (priors[i].family == family)
+			k->rung[i].depth = near_prior(k->rung[i].depth * (1 + miss / depth),
+						      priors[i].depth[kind]);
+	}
 }
 
 /*
@@ -216,61 +249,35 @@ static void learn_entropy(struct godwit_ladder_kind *k, enum family family, floa
 	}
 }
 
-/* How much longer it took than was believed. One measurement may be off by an interrupt. */
-static float slower(const struct godwit_ladder_kind *k, const struct godwit_trial *trial)
+static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned index, size_t in_bytes,
+		       float ns, bool is_comparison)
 {
-	return godwit_clampf((float)trial->cpu_ns / predict_ns(k, trial->rung, trial->in_bytes), 0.25f, 4);
+	/* One measurement may be off by an interrupt. */
+	float ratio = godwit_clampf(ns / predict_ns(k, index, in_bytes), 0.25f, 4);
+
+	k->slowness *= 1 + 0.08f * (ratio - 1);
+	k->slowness = godwit_clampf(k->slowness, 0.05f, 50);
+	if (is_comparison)
+		k->rung[index].ns = near_prior(k->rung[index].ns * (1 + 0.08f * (ratio - 1)),
+					       priors[index].ns[kind]);
 }
 
-void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, const struct godwit_trial *trial)
+void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
+			 size_t out_bytes, uint64_t cpu_ns)
 {
 	struct godwit_ladder_kind *k = &ladder->kind[kind];
-	float seen, depth;
+	bool is_comparison = index != k->last;
+	float seen;
 
-	/* None shows neither what the content is nor how fast the others would be. */
-	if (!trial->in_bytes || !trial->out_bytes || trial->rung == 0)
+	if (!in_bytes || !out_bytes)
 		return;
-	seen = depth_of(trial);
-	depth = k->rung[trial->rung].depth;
-	/* A rung that says little of the content (a small depth) moves it little. */
-	k->content += 0.6f * (seen - k->content * depth) * depth / (depth * depth + 0.01f);
-	k->content = godwit_clampf(k->content, 0, CONTENT_MAX);
-	learn_entropy(k, priors[trial->rung].family, seen);
-	if (trial->cpu_ns) {
-		k->slowness *= 1 + LEARN_TIME * (slower(k, trial) - 1);
-		k->slowness = godwit_clampf(k->slowness, 0.05f, 50);
-	}
-}
-
-/* A rung turned out this much deeper than believed; with one of the other family, so will its family. */
-static void deepen(struct godwit_ladder_kind *k, unsigned index, float octaves, bool is_family)
-{
-	float factor = 1 + octaves / k->rung[index].depth;
-
-	for (unsigned i = 1; i < RUNGS; i++) {
-		if (i == index || (is_family && priors[i].family == priors[index].family))
-			k->rung[i].depth *= factor;
-	}
-}
-
-void godwit_ladder_compare(struct godwit_ladder *ladder, unsigned kind, const struct godwit_trial trial[2])
-{
-	struct godwit_ladder_kind *k = &ladder->kind[kind];
-	const struct godwit_trial *a = &trial[0], *b = &trial[1];
-	bool is_family = priors[a->rung].family != priors[b->rung].family;
-	float depth_a = k->rung[a->rung].depth, depth_b = k->rung[b->rung].depth;
-	float seen_a = depth_of(a), seen_b = depth_of(b);
-	/* Of this block; what either rung misses is laid to both, so that their scale stays. */
-	float content = (seen_a * depth_a + seen_b * depth_b) / (depth_a * depth_a + depth_b * depth_b);
-	/* What hardly shrinks says little of depths. */
-	float share = LEARN_DEPTH * content / (content * content + 0.05f);
-
-	deepen(k, a->rung, share * (seen_a - content * depth_a), is_family);
-	deepen(k, b->rung, share * (seen_b - content * depth_b), is_family);
-	if (a->cpu_ns && b->cpu_ns) {
-		float ratio = godwit_clampf(slower(k, a) / slower(k, b), 0.25f, 4);
-
-		k->rung[a->rung].ns *= 1 + 0.5f * LEARN_TIME * (ratio - 1);
-		k->rung[b->rung].ns *= 1 + 0.5f * LEARN_TIME * (1 / ratio - 1);
-	}
+	/* None shows neither what the content is nor how fast the others would be. */
+	if (index == 0)
+		return;
+	seen = godwit_log2f((float)in_bytes / (float)out_bytes);
+	learn_depth(k, kind, index, seen, is_comparison);
+	learn_entropy(k, priors[index].family, seen);
+	if (cpu_ns)
+		learn_time(k, kind, index, in_bytes, (float)cpu_ns, is_comparison);
+	k->last = index;
 }

@@ -22,7 +22,7 @@
  * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
  * by a truce in which preemption is not acted upon, and which doubles as well.
  *
- * Where the caller keeps a bandwidth limit and says that it was reached, none of these doubts is left.
+ * Where the caller keeps a bandwidth limit and says how long it was held back, none of these doubts is left.
  *
  * Pure: the time is in the input, and equal inputs give equal prices.
  */
@@ -50,6 +50,7 @@ enum mode {
 #define GAIN_NS 8000000.0	/* in a step of this length */
 #define MOVE_MAX 1.0		/* octaves a step */
 #define STARVED_WEIGHT 1.25	/* where both happen by turns, from uneven blocks, lighter ones are more even */
+#define HELD_SLACK 0.15		/* of a held link's time, see follow_held() */
 #define DEAD_BAND 0.02		/* waits of a batch at a drain are no imbalance */
 
 /* A step is taken once this much is known, or this much time has passed. */
@@ -102,7 +103,7 @@ static void add(struct godwit_price_input *sum, const struct godwit_price_input 
 	sum->workers = in->workers;
 	sum->wire_bytes += in->wire_bytes;
 	sum->retired_bytes += in->retired_bytes;
-	sum->link_is_held |= in->link_is_held;
+	sum->link_held_ns += in->link_held_ns;
 }
 
 static bool is_enough(const struct godwit_price_input *sum)
@@ -230,14 +231,19 @@ static void rebalance(struct godwit_price *p, double imbalance, double span_ns)
 	move(p, p->gain * clamp(span_ns / GAIN_NS, 1, 4) * imbalance);
 }
 
-/* Idle workers, and a link that is known: its own price at once, and from there as far as they go. */
-static void follow_held(struct godwit_price *p, double imbalance, double span_ns)
+/*
+ * A link that is known, and filled before its time was up: while workers idle as well, its own price at once,
+ * and from there on until little of that time is left. With none left the link would not be full.
+ */
+static void follow_held(struct godwit_price *p, double idle, double held)
 {
+	double imbalance = (idle < held ? idle : held) - HELD_SLACK;
+
 	p->mode = FOLLOW;
 	if (imbalance > 0 && p->octave < p->link_octave)
 		set_octave(p, p->link_octave);
 	else
-		rebalance(p, imbalance, span_ns);
+		move(p, imbalance);	/* its turns are longer than anything is on its way */
 	set_mark(p);
 }
 
@@ -293,12 +299,12 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 		set_mark(p);
 	p->step++;
 
-	if (imbalance < DEAD_BAND && imbalance > -DEAD_BAND)
-		imbalance = 0;
-	if (sum->link_is_held) {
-		follow_held(p, imbalance, span);
+	if (sum->link_held_ns) {
+		follow_held(p, idle, clamp((double)sum->link_held_ns / span, 0, 1));
 		return;
 	}
+	if (imbalance < DEAD_BAND && imbalance > -DEAD_BAND)
+		imbalance = 0;
 	if (p->mode == REST && p->step >= p->until) {
 		p->mode = FOLLOW;
 		set_mark(p);

@@ -41,69 +41,46 @@ static void count_block(struct godwit_encoder *e, const struct plain_block *bloc
 		e->count[GODWIT_COUNT_SHRUNK] += block->whole + block->deltas;
 }
 
-/* 0: the rung is not worth it. */
-static size_t compress_block(struct godwit_encoder *e, const struct plain_block *block,
-			     struct godwit_rung rung, uint8_t *to)
-{
-	return godwit_codec_compress(e->codec, rung, e->payload + ROOM_BYTES + block->at, block->bytes, to,
-				     block->bytes - (block->bytes >> WORTH_SHIFT) - 1);
-}
-
 /*
- * A block through a rung of the ladder. One that takes many times what such blocks take was not hard: its
+ * What the rung did to the block. A block that took many times what such blocks take was not hard: its
  * thread lost the processor meanwhile. That is no figure of the rung, but one of the host, and the price
  * of a byte depends on it.
  */
-static struct godwit_trial try_rung(struct godwit_encoder *e, const struct plain_block *block, unsigned rung,
-				    uint8_t *to)
+static void learn(struct godwit_encoder *e, const struct plain_block *block, unsigned step, size_t bytes,
+		  uint64_t taken_ns)
 {
 	unsigned kind = block_kind(block);
-	struct godwit_trial trial = { .rung = rung, .in_bytes = block->bytes };
-	uint64_t start_ns = godwit_now_ns(), taken_ns;
 	uint64_t usual_ns = (uint64_t)(e->ladder.kind[kind].slowness *
-				       (float)godwit_ladder_usual_ns(&e->ladder, kind, rung,
+				       (float)godwit_ladder_usual_ns(&e->ladder, kind, step,
 								     block->bytes));
+	uint64_t most_ns = LOST_ABOVE * usual_ns + LOST_LEAST_NS;
 
-	trial.out_bytes = compress_block(e, block, godwit_ladder_rung(rung), to);
-	if (!trial.out_bytes)
-		trial.out_bytes = block->bytes;
-	taken_ns = godwit_now_ns() - start_ns;
 	e->count[GODWIT_COUNT_CODEC_NS] += taken_ns;
-	if (taken_ns > LOST_ABOVE * usual_ns + LOST_LEAST_NS) {
+	if (taken_ns > most_ns) {
 		e->count[GODWIT_COUNT_LOST_NS] += taken_ns - usual_ns;
 		taken_ns = LOST_ABOVE * usual_ns;	/* slower machines are learned all the same */
 	}
-	trial.cpu_ns = taken_ns;
-	return trial;
-}
-
-/* The block through the rung that was picked, after one that is only tried on it. */
-static size_t compress_picked(struct godwit_encoder *e, const struct plain_block *block,
-			      struct godwit_pick pick, uint8_t *to)
-{
-	struct godwit_trial trial[2];
-	unsigned kind = block_kind(block);
-
-	if (pick.probe != pick.rung)
-		trial[1] = try_rung(e, block, pick.probe, to);
-	trial[0] = try_rung(e, block, pick.rung, to);
-	godwit_ladder_learn(&e->ladder, kind, &trial[0]);
-	if (pick.probe != pick.rung)
-		godwit_ladder_compare(&e->ladder, kind, trial);
-	return trial[0].out_bytes < block->bytes ? trial[0].out_bytes : 0;
+	godwit_ladder_learn(&e->ladder, kind, step, block->bytes, bytes, taken_ns);
 }
 
 /* One block from the payload to `to`, by this rung or as it is. */
 static struct stored_block store_block(struct godwit_encoder *e, const struct plain_block *block,
-				       struct godwit_rung rung, struct godwit_pick pick, uint8_t *to)
+				       struct godwit_rung rung, unsigned step, uint8_t *to)
 {
+	const uint8_t *from = e->payload + ROOM_BYTES + block->at;
+	size_t cap = block->bytes - (block->bytes >> WORTH_SHIFT) - 1;
 	size_t bytes = 0;
 
-	if (rung.codec != GODWIT_CODEC_NONE)
-		bytes = e->is_auto ? compress_picked(e, block, pick, to) : compress_block(e, block, rung, to);
+	if (rung.codec != GODWIT_CODEC_NONE) {
+		uint64_t start_ns = e->is_auto ? godwit_now_ns() : 0;
+
+		bytes = godwit_codec_compress(e->codec, rung, from, block->bytes, to, cap);
+		if (e->is_auto)
+			learn(e, block, step, bytes ? bytes : block->bytes, godwit_now_ns() - start_ns);
+	}
 	if (bytes)
 		return (struct stored_block){ rung, (uint32_t)bytes };
-	memcpy(to, e->payload + ROOM_BYTES + block->at, block->bytes);
+	memcpy(to, from, block->bytes);
 	return (struct stored_block){ { GODWIT_CODEC_NONE, 0 }, block->bytes };
 }
 
@@ -164,7 +141,7 @@ void godwit_encoder_store_payload(struct godwit_encoder *e, const struct godwit_
 {
 	struct godwit_rung rung[GODWIT_MAX_PAYLOAD_BLOCKS];
 	struct stored_block stored[GODWIT_MAX_PAYLOAD_BLOCKS];
-	struct godwit_pick pick[GODWIT_MAX_PAYLOAD_BLOCKS];
+	unsigned step[GODWIT_MAX_PAYLOAD_BLOCKS];
 	bool any_codec = false;
 	size_t stored_bytes = 0;
 
@@ -172,17 +149,17 @@ void godwit_encoder_store_payload(struct godwit_encoder *e, const struct godwit_
 	for (unsigned i = 0; i < e->nr_blocks; i++) {
 		buffer->plain_bytes += e->block[i].bytes;
 		rung[i] = e->rung;
-		pick[i] = (struct godwit_pick){ 0, 0 };
+		step[i] = 0;
 		if (e->is_auto) {
-			pick[i] = godwit_ladder_pick(&e->ladder, block_kind(&e->block[i]),
+			step[i] = godwit_ladder_pick(&e->ladder, block_kind(&e->block[i]),
 						     e->block[i].bytes, e->price_ps);
-			rung[i] = godwit_ladder_rung(pick[i].rung);
+			rung[i] = godwit_ladder_rung(step[i]);
 		}
 		any_codec |= rung[i].codec != GODWIT_CODEC_NONE;
 	}
 	for (unsigned i = 0; i < e->nr_blocks; i++) {
 		if (any_codec)
-			stored[i] = store_block(e, &e->block[i], rung[i], pick[i],
+			stored[i] = store_block(e, &e->block[i], rung[i], step[i],
 						buffer->mem + ROOM_BYTES + stored_bytes);
 		else
 			stored[i] = (struct stored_block){ rung[i], e->block[i].bytes };

@@ -301,7 +301,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	input.link_starved_ns = s->starved_ns;
 	if (s->held_ns) {
 		/* The caller's share of the link was used up: whatever it waited for, the link did not. */
-		input.link_is_held = true;
+		input.link_held_ns = s->held_ns < input.span_ns ? s->held_ns : input.span_ns;
 		input.link_busy_ns = input.span_ns;
 		input.link_starved_ns = 0;
 	}

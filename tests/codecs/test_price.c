@@ -80,9 +80,23 @@ Test(price, a_held_link_is_followed_though_processors_are_short)
 	busy.worker_cpu_ns = 25000000;
 	busy.wire_bytes = busy.retired_bytes = 5000000;
 	held = busy;
-	held.link_is_held = true;
+	held.link_held_ns = 50000000;
 	cr_expect(ever_falls(&busy));
 	cr_expect(!ever_falls(&held));
+}
+
+/* It would not be full with heavier rungs still. */
+Test(price, a_held_link_with_no_time_left_lowers_it)
+{
+	struct godwit_price_input held = flow(0, 2000000);
+	struct godwit_price price;
+	uint64_t before;
+
+	godwit_price_init(&price);
+	held.link_held_ns = 2000000;
+	before = step(&price, held, 20);
+	held.link_held_ns = 1;
+	cr_expect_lt(step(&price, held, 20), before);
 }
 
 Test(price, holds_still_when_nobody_waits_or_nothing_flows)
