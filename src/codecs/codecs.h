@@ -150,7 +150,7 @@ struct godwit_price_input {
 	uint32_t workers;
 	uint64_t wire_bytes;		/* written */
 	uint64_t retired_bytes;		/* payload that they stand for: without pages that need no bytes */
-	uint64_t link_held_ns;		/* of that: not needed to reach the caller's own limit; 0: no limit */
+	uint64_t link_held_ns;		/* of the span, not needed to reach the caller's own limit; 0: no limit */
 };
 
 /* One per source, in the caller's memory. Fields are price.c's. */
@@ -159,7 +159,7 @@ struct godwit_price {
 	double octave;			/* log2 of the price in picoseconds */
 	double link_ps_per_byte;	/* smoothed */
 	double link_octave;		/* where the price is when neither side is short */
-	double gain;			/* octaves a step takes when the imbalance is complete */
+	double gain;			/* octaves that a short step takes when the imbalance is complete */
 	double imbalance;		/* at the last step: above 0 workers idle, below 0 the link */
 	double retired_rate;		/* bytes per ns, smoothed */
 	double wire_rate;

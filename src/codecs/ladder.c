@@ -121,21 +121,36 @@ uint64_t godwit_ladder_usual_ns(const struct godwit_ladder *ladder, unsigned kin
  * A heavier rung shrinks at least as much more as the priors say: what was compared from block to block
  * may say otherwise where blocks differ, and then a light rung is taken at any price.
  */
-static unsigned cheapest(const struct godwit_ladder_kind *k, unsigned kind, float content, size_t in_bytes,
-			 float price_ns)
+static float predict_depth(const struct godwit_ladder_kind *k, unsigned kind, unsigned rung)
 {
-	float least = FLT_MAX, depth = 0;
-	unsigned best = 0;
+	float depth = 0;
 
-	for (unsigned i = 0; i < RUNGS; i++) {
-		float out, cost;
-
+	for (unsigned i = 1; i <= rung; i++) {
 		if (i > 1)
 			depth *= priors[i].depth[kind] / priors[i - 1].depth[kind];
 		if (k->rung[i].depth > depth)
 			depth = k->rung[i].depth;
-		out = (float)in_bytes * godwit_exp2f(-content * depth);
-		cost = predict_ns(k, i, in_bytes) + price_ns * out;
+	}
+	return depth;
+}
+
+static float predict_cost(const struct godwit_ladder_kind *k, unsigned kind, unsigned rung, float content,
+			  size_t in_bytes, float price_ns)
+{
+	float out = (float)in_bytes * godwit_exp2f(-content * predict_depth(k, kind, rung));
+
+	return predict_ns(k, rung, in_bytes) + price_ns * out;
+}
+
+static unsigned cheapest(const struct godwit_ladder_kind *k, unsigned kind, float content, size_t in_bytes,
+			 float price_ns)
+{
+	float least = FLT_MAX;
+	unsigned best = 0;
+
+	for (unsigned i = 0; i < RUNGS; i++) {
+		float cost = predict_cost(k, kind, i, content, in_bytes, price_ns);
+
 		if (cost < least) {
 			least = cost;
 			best = i;
@@ -162,14 +177,11 @@ static unsigned probe(const struct godwit_ladder_kind *k, unsigned kind, unsigne
 }
 
 /* The gap to the next probe after this one, were it to bring nothing: from none, were it not to shrink. */
-static uint32_t probe_gap(const struct godwit_ladder_kind *k, unsigned best, unsigned pick, size_t in_bytes,
-			  float price_ns)
+static uint32_t probe_gap(const struct godwit_ladder_kind *k, unsigned kind, unsigned best, unsigned pick,
+			  size_t in_bytes, float price_ns)
 {
-	float bytes = (float)in_bytes;
-	float best_out = godwit_exp2f(-k->content * k->rung[best].depth);
-	float pick_out = best ? godwit_exp2f(-k->content * k->rung[pick].depth) : 1;
-	float cost = predict_ns(k, best, in_bytes) + price_ns * bytes * best_out;
-	float extra = predict_ns(k, pick, in_bytes) + price_ns * bytes * pick_out - cost;
+	float cost = predict_cost(k, kind, best, k->content, in_bytes, price_ns);
+	float extra = predict_cost(k, kind, pick, best ? k->content : 0, in_bytes, price_ns) - cost;
 
 	return (uint32_t)godwit_clampf(extra / (PROBE_COST * cost), PROBE_GAP_MIN, PROBE_GAP_MAX);
 }
@@ -184,7 +196,7 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 
 	if ((int32_t)(k->picks - k->probe_at) >= 0) {
 		pick = probe(k, kind, best, in_bytes, price_ns);
-		k->probe_at = k->picks + probe_gap(k, best, pick, in_bytes, price_ns);
+		k->probe_at = k->picks + probe_gap(k, kind, best, pick, in_bytes, price_ns);
 		k->probes++;
 	}
 	k->picks++;

@@ -7,9 +7,9 @@
  * bytes, heavier rungs; the link starved -> cheaper bytes, lighter rungs. It moves in octaves, for what
  * matters spans six powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
  * at 1 us a byte every block takes the heaviest rung. It never rises far above what the link's own speed
- * says (what a byte takes there, times the workers), so that a mistake has a bound. The gain grows while
- * the imbalance keeps its sign and halves when it turns: a far goal is reached in a dozen steps, and a near
- * one is not overshot for ever.
+ * says (what a byte takes there, times the workers), so that a mistake has a bound. The gain halves when the
+ * imbalance turns and grows back while it keeps its sign, slower than the line of what is encoded ahead
+ * shows an effect: a far goal is reached in a dozen steps, and a near one is not overshot for ever.
  *
  * That alone goes wrong where the link is not what holds the link up. A receiver that decodes slowly, or
  * a socket short of processor time, looks like a busy link: workers idle, rungs get heavier, and that
@@ -47,7 +47,7 @@ enum mode {
 
 #define GAIN_MIN 0.05
 #define GAIN_MAX 0.5
-#define GAIN_NS 8000000.0	/* in a step of this length */
+#define GAIN_NS 8000000.0	/* in a step of this length or less: see rebalance() */
 #define MOVE_MAX 1.0		/* octaves a step */
 #define STARVED_WEIGHT 1.25	/* where both happen by turns, from uneven blocks, lighter ones are more even */
 #define HELD_SLACK 0.15		/* of a held link's time, see follow_held() */

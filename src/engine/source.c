@@ -162,7 +162,7 @@ static bool fits_open(const struct godwit_source *s, uint32_t id, uint64_t page)
 	       page > batch->page[batch->nr_pages - 1];
 }
 
-/* Has every worker something to do, and the link enough to carry? */
+/* Are as many batches on their way as there are workers, and is that enough for the link? */
 static bool line_is_long(const struct godwit_source *s)
 {
 	double ps_per_byte = s->price.link_ps_per_byte;
@@ -284,7 +284,7 @@ static uint64_t sum_idle_ns(const struct godwit_source *s, uint64_t now_ns)
 {
 	uint64_t sum = 0;
 
-	for (unsigned i = 0; i < s->asked_workers; i++)
+	for (unsigned i = 0; i < s->nr_workers; i++)
 		sum += godwit_worker_idle_ns(&godwit_source_worker_at(s, i)->worker, now_ns);
 	return sum;
 }
@@ -299,9 +299,9 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	input.span_ns = now_ns - s->stepped_at_ns;
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
 	input.link_starved_ns = s->starved_ns;
-	if (s->held_ns) {
+	if (s->step_held_ns) {
 		/* The caller's share of the link was used up: whatever it waited for, the link did not. */
-		input.link_held_ns = s->held_ns < input.span_ns ? s->held_ns : input.span_ns;
+		input.link_held_ns = s->step_held_ns < input.span_ns ? s->step_held_ns : input.span_ns;
 		input.link_busy_ns = input.span_ns;
 		input.link_starved_ns = 0;
 	}
@@ -325,7 +325,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 		.lost_ns = sum[GODWIT_COUNT_LOST_NS],
 	};
 	s->written_bytes = s->written_plain_bytes = 0;
-	s->starved_ns = 0;
+	s->starved_ns = s->step_held_ns = 0;
 	s->stepped_at_ns = now_ns;
 	/* Relaxed: see encode_job(). */
 	atomic_store_explicit(&s->price_ps, godwit_price_step(&s->price, &input), memory_order_relaxed);
@@ -354,10 +354,11 @@ void godwit_source_release(struct godwit_source *s)
 	godwit_count(&s->counters, GODWIT_COUNT_COLLECT_NS, written_ns);
 	s->written_bytes += s->collected_bytes;
 	s->written_plain_bytes += s->collected_plain_bytes;
+	s->step_held_ns += s->held_ns;
 	if (s->held_ns)
 		s->held_at_ns = now_ns;
 	if (now_ns - s->stepped_at_ns >= PRICE_STEP_NS &&
-	    (s->held_ns || !s->held_at_ns || now_ns - s->held_at_ns > HOLDS_AGO_NS)) {
+	    (s->step_held_ns || !s->held_at_ns || now_ns - s->held_at_ns > HOLDS_AGO_NS)) {
 		uint64_t sum[GODWIT_COUNTERS] = { 0 };
 
 		godwit_source_sum(s, sum);

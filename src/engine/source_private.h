@@ -115,10 +115,11 @@ struct godwit_source {
 	uint64_t stepped_at_ns;
 	uint64_t starved_ns;
 	uint64_t held_ns;		/* by the caller's bandwidth limit, since the last release */
+	uint64_t step_held_ns;		/* and since the last price step */
 	uint64_t held_at_ns;		/* the last time that it was; 0: never */
 	double link_ns_per_byte;	/* 0: not known yet */
 	double encode_ns_per_page;
-	double frame_bytes;		/* of the last frames, on average */
+	double frame_bytes;		/* of the last batches, on average */
 	struct godwit_counters counters;
 
 	/* Under stats_lock: starting and stopping workers against reading their clocks, and the marks. */
@@ -163,7 +164,6 @@ static inline void godwit_source_finish(struct godwit_source *s, struct godwit_j
 	*s->finished_tail = job;
 	s->finished_tail = &job->next;
 	s->finished_bytes += job->frame.frame_bytes;
-	s->frame_bytes += ((double)job->frame.frame_bytes - s->frame_bytes) / 8;
 }
 
 /* ---- source_workers.c: the calling thread's dealings with its workers ---- */

@@ -160,6 +160,8 @@ void godwit_source_reap(struct godwit_source *s)
 
 			if (job->err)
 				s->failed = job->err;
+			else
+				s->frame_bytes += ((double)job->frame.frame_bytes - s->frame_bytes) / 8;
 			/* A stock piece of pages that are the same is empty. */
 			if (job->err || !job->frame.frame_bytes)
 				godwit_source_give_back(s, job);
