@@ -153,11 +153,11 @@ struct godwit_price_input {
 	uint64_t link_held_ns;		/* of the span, not needed to reach the caller's own limit; 0: no limit */
 };
 
-/* One per source, in the caller's memory. Fields are price.c's. */
+/* One per source, in the caller's memory. Fields are price.c's; link_ps_per_byte may be read. */
 struct godwit_price {
 	struct godwit_price_input sum;	/* inputs not acted upon yet */
 	double octave;			/* log2 of the price in picoseconds */
-	double link_ps_per_byte;	/* smoothed */
+	double link_ps_per_byte;	/* smoothed; 0: not known yet */
 	double link_octave;		/* where the price is when neither side is short */
 	double gain;			/* octaves that a short step takes when the imbalance is complete */
 	double imbalance;		/* at the last step: above 0 workers idle, below 0 the link */

@@ -118,20 +118,21 @@ uint64_t godwit_ladder_usual_ns(const struct godwit_ladder *ladder, unsigned kin
 }
 
 /*
- * A heavier rung shrinks at least as much more as the priors say: what was compared from block to block
- * may say otherwise where blocks differ, and then a light rung is taken at any price.
+ * Rungs of frequencies shrink at least as much more than lighter ones as the priors say: what was compared
+ * from block to block may say otherwise where blocks differ, and then a light rung is taken at any price.
  */
 static float predict_depth(const struct godwit_ladder_kind *k, unsigned kind, unsigned rung)
 {
-	float depth = 0;
+	float stretch = 0;
 
+	if (priors[rung].family != FREQUENCIES)
+		return k->rung[rung].depth;
 	for (unsigned i = 1; i <= rung; i++) {
-		if (i > 1)
-			depth *= priors[i].depth[kind] / priors[i - 1].depth[kind];
-		if (k->rung[i].depth > depth)
-			depth = k->rung[i].depth;
+		float seen = k->rung[i].depth / priors[i].depth[kind];
+
+		stretch = seen > stretch ? seen : stretch;
 	}
-	return depth;
+	return stretch * priors[rung].depth[kind];
 }
 
 static float predict_cost(const struct godwit_ladder_kind *k, unsigned kind, unsigned rung, float content,

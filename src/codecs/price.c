@@ -63,7 +63,7 @@ enum mode {
 #define CLIMB 0.4		/* octaves that are worth a comparison */
 #define UNJUDGED 3.0		/* octaves at most above a mark that is too fresh for one */
 #define MARK_STEPS 96		/* a mark older than this says nothing */
-#define DESCENT 1.5		/* octaves between two comparisons */
+#define DESCENT 1.0		/* octaves between two comparisons */
 #define PATIENCE_MIN 32
 #define PATIENCE_MAX 128
 #define TRUCE_MAX 512
@@ -184,10 +184,11 @@ static void begin_truce(struct godwit_price *p)
 /* Lighter rungs send more bytes a page. Where the wire is no quicker for that, it is the limit. */
 static void descend(struct godwit_price *p)
 {
-	bool is_quicker = p->wire_rate > p->mark.wire_rate * 1.05;
+	bool is_quicker;
 
 	if (p->step < p->until)
 		return;
+	is_quicker = p->wire_rate > p->mark.wire_rate * 1.05;
 	if (is_quicker && p->retired_rate > p->mark.retired_rate * 1.02) {
 		p->has_helped = true;
 		set_mark(p);
@@ -289,7 +290,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 
 	if (sum->worker_wall_ns > sum->worker_cpu_ns)
 		preempted = 1 - (double)sum->worker_cpu_ns / (double)sum->worker_wall_ns;
-	smooth(&p->preempted, preempted, false);
+	smooth(&p->preempted, preempted, false);	/* from none: a start is not a habit */
 	smooth(&p->retired_rate, (double)sum->retired_bytes / span, is_first);
 	/* A wire that had nothing to carry is not a slow one, and right after that its buffers swallow much. */
 	if (is_first || starved < DEAD_BAND)

@@ -80,9 +80,9 @@ static int back_pressure(struct godwit_source *s, bool may_be_busy, struct godwi
 		s->must_collect = true;
 		return GODWIT_QUEUE_COLLECT;
 	}
-	if (!s->in_flight && s->free)
-		return GODWIT_QUEUE_OK;
 	if (!s->in_flight) {
+		if (s->free)
+			return GODWIT_QUEUE_OK;
 		godwit_error_set(error, "every buffer is with the caller: release what was collected");
 		return -EINVAL;
 	}

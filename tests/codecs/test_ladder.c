@@ -353,7 +353,7 @@ Test(loop, a_change_of_content_is_followed)
 					     .link = gbits[g] / 8, .span_ns = span_for(gbits[g]) };
 
 			/* The time to find out is in this as well. */
-			expect_near_best(plan, 0.88);
+			expect_near_best(plan, 0.9);
 		}
 	}
 }

@@ -54,25 +54,34 @@ Test(price, idle_workers_raise_it_to_a_bound)
 }
 
 /* Encoding threads that wait for a processor make the price doubt a busy link, but not one that is held. */
-static bool ever_falls(const struct godwit_price_input *input)
+struct seen {
+	uint64_t lowest;
+	double deepest_fall;		/* of one step, as a ratio; 1: none */
+};
+
+static struct seen follow(const struct godwit_price_input *input)
 {
+	struct seen seen = { .lowest = UINT64_MAX, .deepest_fall = 1 };
 	struct godwit_price price;
 	uint64_t last = 0;
 
 	godwit_price_init(&price);
 	for (unsigned i = 0; i < 40; i++) {
 		uint64_t now = godwit_price_step(&price, input);
+		double fall = (double)last / (double)now;
 
-		if (now < last)
-			return true;
+		seen.lowest = now < seen.lowest ? now : seen.lowest;
+		seen.deepest_fall = fall > seen.deepest_fall ? fall : seen.deepest_fall;
 		last = now;
 	}
-	return false;
+	return seen;
 }
 
 Test(price, a_held_link_is_followed_though_processors_are_short)
 {
 	struct godwit_price_input busy = flow(0, 2000000), held;
+	const uint64_t link_ps = 20000;		/* a byte; the start is below that */
+	struct seen seen;
 
 	busy.span_ns = busy.link_busy_ns = 100000000;
 	busy.worker_idle_ns = 50000000;
@@ -81,8 +90,11 @@ Test(price, a_held_link_is_followed_though_processors_are_short)
 	busy.wire_bytes = busy.retired_bytes = 5000000;
 	held = busy;
 	held.link_held_ns = 50000000;
-	cr_expect(ever_falls(&busy));
-	cr_expect(!ever_falls(&held));
+	seen = follow(&busy);
+	cr_expect_gt(seen.deepest_fall, 1.9, "by %.2f", seen.deepest_fall);
+	seen = follow(&held);
+	cr_expect_eq(seen.deepest_fall, 1);
+	cr_expect_geq(seen.lowest, link_ps - 1);
 }
 
 /* It would not be full with heavier rungs still. */
