@@ -24,8 +24,6 @@
 
 #include "estimate.h"
 
-const char *const estimate_rungs[NR_RUNGS] = { "none", "lz4:16", "lz4", "zstd-1", "zstd1", "zstd3", "zstd6" };
-
 enum { OPT_PID, OPT_NEW, OPT_OLD, OPT_INTERVAL, OPT_PAGES, OPT_LARGEST, OPT_WORKERS, OPT_BANDWIDTH,
        OPT_DOWNTIME, OPT_JSON };
 
@@ -136,7 +134,7 @@ static void set_defaults(struct setup *setup)
 int cmd_estimate(int argc, char **argv)
 {
 	struct setup setup = { .downtime_ns = 300000000 };
-	struct rung_cost cost[NR_RUNGS];
+	struct rung_cost cost[GODWIT_LADDER_MAX];
 	struct dirtying dirtying;
 	struct memory memory;
 
@@ -147,8 +145,8 @@ int cmd_estimate(int argc, char **argv)
 	size_t shadow_bytes = memory.pages * GODWIT_PAGE_BYTES;
 	uint8_t *shadow = map_memory(shadow_bytes);
 
-	for (unsigned i = 0; i < NR_RUNGS; i++)
-		rung_measure(&memory, estimate_rungs[i], shadow, &cost[i]);
+	for (unsigned i = 0; i < godwit_ladder_rungs; i++)
+		rung_measure(&memory, i, shadow, &cost[i]);
 	munmap(shadow, shadow_bytes);
 	dirtying_fit(&dirtying, &memory);
 	if (setup.is_json)

@@ -9,6 +9,7 @@
  * is played through on each link (estimate_play.c) and told (estimate_report.c). estimate.c has the options.
  */
 
+#include "codecs/codecs.h"
 #include "perf.h"
 
 #define MAX_LINKS 16
@@ -44,7 +45,9 @@ struct pass {
 	double bytes, encode_ns, decode_ns;
 };
 
+/* Of one rung of the ladder. */
 struct rung_cost {
+	char rung[16];			/* its name */
 	struct pass first, again;	/* again: pages that differ; zero where none does */
 };
 
@@ -67,11 +70,6 @@ struct choice {
 	struct outcome outcome;
 };
 
-/* ---- estimate.c: lightest first, as the ladder has them ---- */
-
-#define NR_RUNGS 7
-extern const char *const estimate_rungs[NR_RUNGS];
-
 /* ---- estimate_pages.c ---- */
 
 /* Images, or a process that is watched for setup->interval_ns. Ends the program where there is none. */
@@ -80,8 +78,8 @@ void memory_put(struct memory *memory);
 
 /* ---- estimate_rung.c ---- */
 
-/* Both passes, encoded and decoded by this thread; shadow has room for all pages. */
-void rung_measure(const struct memory *memory, const char *rung, uint8_t *shadow, struct rung_cost *cost);
+/* Both passes by a rung of the ladder, encoded and decoded by this thread; shadow has room for all pages. */
+void rung_measure(const struct memory *memory, unsigned rung, uint8_t *shadow, struct rung_cost *cost);
 
 /* ---- estimate_play.c ---- */
 

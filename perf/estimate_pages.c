@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* estimate_pages.c - the pages, from images or from a running process, and how many of them change */
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "estimate.h"
+#include "xbzrle/xbzrle.h"
 
 #define EARLY_DIVISOR 8		/* the second reading is at interval / this */
 
@@ -20,20 +19,11 @@ static uint64_t count_differing(const uint8_t *a, const uint8_t *b, uint64_t pag
 
 static uint64_t count_zero(const uint8_t *bytes, uint64_t pages)
 {
-	static const uint8_t zero[GODWIT_PAGE_BYTES];
 	uint64_t found = 0;
 
 	for (uint64_t i = 0; i < pages; i++)
-		found += !memcmp(bytes + i * GODWIT_PAGE_BYTES, zero, GODWIT_PAGE_BYTES);
+		found += godwit_page_is_zero(bytes + i * GODWIT_PAGE_BYTES);
 	return found;
-}
-
-static void sleep_until(uint64_t when_ns)
-{
-	struct timespec when = { (time_t)(when_ns / 1000000000u), (long)(when_ns % 1000000000u) };
-
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) == EINTR)
-		;
 }
 
 static void watch_process(struct memory *memory, const struct setup *setup)

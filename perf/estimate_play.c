@@ -98,7 +98,7 @@ struct choice best_rung(const struct rung_cost *cost, const struct dirtying *dir
 {
 	struct choice best = { 0 };
 
-	for (unsigned i = 0; i < NR_RUNGS; i++) {
+	for (unsigned i = 0; i < godwit_ladder_rungs; i++) {
 		struct outcome o = play(&cost[i], dirtying, bytes_per_s, setup);
 		bool is_better = o.converges != best.outcome.converges ? o.converges :
 				 o.converges ? o.total_ns < best.outcome.total_ns :

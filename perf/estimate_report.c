@@ -62,10 +62,10 @@ void report_as_json(const struct setup *setup, const struct memory *memory, cons
 	put_u64(json, "workers", setup->workers);
 	put_real(json, "downtime_limit_s", (double)setup->downtime_ns / 1e9, 6);
 	list = put_array(json, "rungs");
-	for (unsigned i = 0; i < NR_RUNGS; i++) {
+	for (unsigned i = 0; i < godwit_ladder_rungs; i++) {
 		struct json_object *row = append_object(list);
 
-		put_text(row, "rung", estimate_rungs[i]);
+		put_text(row, "rung", cost[i].rung);
 		put_pass(row, "first", &cost[i].first);
 		if (memory->dirty)
 			put_pass(row, "again", &cost[i].again);
@@ -79,7 +79,7 @@ void report_as_json(const struct setup *setup, const struct memory *memory, cons
 		put_u64(row, "bandwidth_bytes_per_s", setup->link[i]);
 		put_outcome(put_object(row, "raw"), &plain, is_rate_known);
 		in = put_object(row, "godwit");
-		put_text(in, "rung", estimate_rungs[best.rung]);
+		put_text(in, "rung", cost[best.rung].rung);
 		put_outcome(in, &best.outcome, is_rate_known);
 	}
 	put_text(json, "machine", machine_text(machine));
@@ -141,15 +141,15 @@ void report_as_text(const struct setup *setup, const struct memory *memory, cons
 	print_memory(setup, memory, dirtying);
 	table_init(&table, "rung|>first: ratio|>B/page|>MB/s per worker|>decode|>again: ratio|>B/page|"
 			   ">MB/s per worker|>decode");
-	for (unsigned i = 0; i < NR_RUNGS; i++) {
+	for (unsigned i = 0; i < godwit_ladder_rungs; i++) {
 		const struct pass *a = &cost[i].first, *b = &cost[i].again;
 
 		if (memory->dirty)
-			table_row(&table, "%s|%.2f|%.0f|%.0f|%.0f|%.2f|%.0f|%.0f|%.0f", estimate_rungs[i], ratio(a->bytes),
+			table_row(&table, "%s|%.2f|%.0f|%.0f|%.0f|%.2f|%.0f|%.0f|%.0f", cost[i].rung, ratio(a->bytes),
 				  a->bytes, mb_per_s(a->encode_ns), mb_per_s(a->decode_ns), ratio(b->bytes),
 				  b->bytes, mb_per_s(b->encode_ns), mb_per_s(b->decode_ns));
 		else
-			table_row(&table, "%s|%.2f|%.0f|%.0f|%.0f|-|-|-|-", estimate_rungs[i], ratio(a->bytes), a->bytes,
+			table_row(&table, "%s|%.2f|%.0f|%.0f|%.0f|-|-|-|-", cost[i].rung, ratio(a->bytes), a->bytes,
 				  mb_per_s(a->encode_ns), mb_per_s(a->decode_ns));
 	}
 	table_print(&table, stdout);
@@ -163,7 +163,7 @@ void report_as_text(const struct setup *setup, const struct memory *memory, cons
 		table_row(&table, "%s|%s|%s|%s", format_bandwidth(link, (double)setup->link[i]),
 			  outcome_text(raw_text, sizeof(raw_text), &plain, is_rate_known),
 			  outcome_text(godwit_text, sizeof(godwit_text), &best.outcome, is_rate_known),
-			  estimate_rungs[best.rung]);
+			  cost[best.rung].rung);
 	}
 	table_print(&table, stdout);
 	if (!is_rate_known)

@@ -98,15 +98,16 @@ static void send_pass(struct ends *ends, const struct memory *memory, const uint
 					   sum.decode_ns / (double)sent };
 }
 
-void rung_measure(const struct memory *memory, const char *rung, uint8_t *shadow, struct rung_cost *cost)
+void rung_measure(const struct memory *memory, unsigned rung, uint8_t *shadow, struct rung_cost *cost)
 {
 	struct ends ends;
 
-	open_ends(&ends, memory, rung, shadow);
+	godwit_rung_name(godwit_ladder_rung(rung), cost->rung);
+	open_ends(&ends, memory, cost->rung, shadow);
 	memset(shadow, 0xA5, memory->pages * GODWIT_PAGE_BYTES);
 	send_pass(&ends, memory, memory->old_pages, NULL, &cost->first);
 	send_pass(&ends, memory, memory->new_pages, memory->old_pages, &cost->again);
 	close_ends(&ends);
 	if (memcmp(shadow, memory->new_pages, memory->pages * GODWIT_PAGE_BYTES))
-		die("rung %s: pages came out different; this is a bug", rung);
+		die("rung %s: pages came out different; this is a bug", cost->rung);
 }

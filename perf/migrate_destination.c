@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "migrate.h"
+#include "xbzrle/xbzrle.h"
 
 /* How long the other end may take to hear the reason. */
 #define PART_NS 1000000000u
@@ -135,16 +136,6 @@ static int join_data(struct receiver *r, int listener)
 
 /* ---- the stream ---- */
 
-static bool is_zero(const void *page)
-{
-	const uint64_t *word = page;
-	uint64_t any = 0;
-
-	for (unsigned i = 0; i < GUEST_PAGE_WORDS; i++)
-		any |= word[i];
-	return !any;
-}
-
 /* A page that was sent past the library. No frame in flight has it: see source.h. */
 static int put_page(struct receiver *r, const struct link_head *head)
 {
@@ -162,7 +153,7 @@ static int put_page(struct receiver *r, const struct link_head *head)
 		return link_read(&r->reader, host, GODWIT_PAGE_BYTES, &r->failure);
 	}
 	r->applied.zero_pages++;
-	if (!is_zero(host))
+	if (!godwit_page_is_zero(host))
 		memset(host, 0, GODWIT_PAGE_BYTES);
 	return 0;
 }

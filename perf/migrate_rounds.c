@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "migrate_source.h"
+#include "xbzrle/xbzrle.h"
 
 #define PIECE_PAGES 16384u
 #define IOVS 64
@@ -49,22 +50,6 @@ static int write_frames(struct source_run *run, bool force)
 	return err ? err : 1;
 }
 
-static bool is_zero(const void *page)
-{
-	const uint64_t *word = page;
-
-	/* Most pages show it in their first bytes. */
-	for (unsigned i = 0; i < GUEST_PAGE_WORDS; i += 8) {
-		uint64_t any = 0;
-
-		for (unsigned j = 0; j < 8; j++)
-			any |= word[i + j];
-		if (any)
-			return false;
-	}
-	return true;
-}
-
 static int send_page(struct source_run *run, uint64_t page, const void *host)
 {
 	const struct guest_block *block = guest_block_of(&run->guest, page);
@@ -74,7 +59,7 @@ static int send_page(struct source_run *run, uint64_t page, const void *host)
 	int got, err;
 
 	if (run->options->raw)
-		return link_send_page(&run->link, block->id, number, host, is_zero(host), run->failure);
+		return link_send_page(&run->link, block->id, number, host, godwit_page_is_zero(host), run->failure);
 	while ((got = godwit_source_queue(run->source, block->id, number, host, &error)) ==
 	       GODWIT_QUEUE_COLLECT) {
 		err = write_frames(run, false);

@@ -95,6 +95,9 @@ static inline uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 static inline uint64_t thread_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 static inline uint64_t process_cpu_ns(void) { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 
+/* On the clock of now_ns(). */
+void sleep_until(uint64_t when_ns);
+
 /* Median; sorts values in place. nr_values >= 1. */
 double median(double *values, size_t nr_values);
 

@@ -6,6 +6,7 @@
  * both made from it, so that the two cannot disagree.
  */
 #include <assert.h>
+#include <errno.h>
 #include <getopt.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -134,6 +135,14 @@ uint64_t clock_ns(clockid_t clock)
 
 	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void sleep_until(uint64_t when_ns)
+{
+	struct timespec when = { (time_t)(when_ns / 1000000000u), (long)(when_ns % 1000000000u) };
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, NULL) == EINTR)
+		;
 }
 
 static int by_value(const void *a, const void *b)

@@ -7,8 +7,6 @@
  * bucket is not stuck. The bucket holds 2 ms (at least one collect's worth): a caller that was late
  * by a scheduling tick catches up, one that was idle for a second does not burst for a second.
  */
-#include <errno.h>
-
 #include "perf.h"
 
 #define BURST_NS 2000000u
@@ -41,9 +39,7 @@ uint64_t pace_wait(struct pace *pace, uint64_t bytes)
 		return 0;
 
 	uint64_t until = now + (uint64_t)(-pace->level_bytes / (double)pace->bytes_per_s * 1e9);
-	struct timespec deadline = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
 
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL) == EINTR)
-		;
+	sleep_until(until);
 	return now_ns() - now;
 }

@@ -16,6 +16,7 @@
 #include <zstd.h>
 
 #include "workload_private.h"
+#include "xbzrle/xbzrle.h"
 
 #define RUN_PAGES 64u
 #define TICK_NS 1000000u
@@ -504,16 +505,6 @@ uint64_t workload_check_all(const struct workload *w, char text[WORKLOAD_TEXT])
 
 /* ---- what it is like ---- */
 
-static bool is_zero_page(const void *page)
-{
-	const uint64_t *word = page;
-	uint64_t any = 0;
-
-	for (unsigned i = 0; i < GUEST_PAGE_WORDS; i++)
-		any |= word[i];
-	return !any;
-}
-
 double workload_ratio(const struct workload *w, unsigned blocks)
 {
 	unsigned block_pages = SAMPLE_BYTES / GODWIT_PAGE_BYTES;
@@ -528,7 +519,7 @@ double workload_ratio(const struct workload *w, unsigned blocks)
 		size_t used = 0, got;
 
 		for (unsigned i = 0; i < block_pages && first + i < w->guest->pages; i++)
-			if (!is_zero_page(guest_page(w->guest, first + i))) {
+			if (!godwit_page_is_zero(guest_page(w->guest, first + i))) {
 				memcpy(in + used, guest_page(w->guest, first + i), GODWIT_PAGE_BYTES);
 				used += GODWIT_PAGE_BYTES;
 			}
