@@ -13,6 +13,7 @@
  * stream it is a reader of QEMU's format instead. Public interface only.
  */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -359,6 +360,45 @@ static inline void pair_check_sums(const struct pair *pair)
 	cr_assert_eq(stats.delta_payload_bytes, pair->stock.xbzrle_bytes);
 	cr_assert_eq(stats.payload_bytes, stats.delta_payload_bytes + stats.raw * PAGE);
 	cr_assert_eq(stats.fill + stats.whole + stats.compressed_pages, 0);
+}
+
+/* ---- what most tests of a source begin with ---- */
+
+enum { PAGE_ZERO, PAGE_FILL, PAGE_TEXT, PAGE_RANDOM, PAGES_OF_KINDS };
+
+static inline struct pair_block *open_with_kinds(struct pair *pair, const struct godwit_params *params)
+{
+	struct pair_block *block;
+	uint64_t seed = 1;
+
+	pair_open(pair, params);
+	block = pair_add_block(pair, 7, PAGES_OF_KINDS);
+	fill_word(block->guest + PAGE_FILL * PAGE, 0x0123456789abcdefull);
+	fill_text(block->guest + PAGE_TEXT * PAGE, &seed);
+	fill_random(block->guest + PAGE_RANDOM * PAGE, &seed);
+	return block;
+}
+
+static inline struct godwit_params params_with(const char *rung, uint32_t base)
+{
+	struct godwit_params params = GODWIT_PARAMS_INIT;
+
+	params.rung = rung;
+	params.base = base;
+	params.workers = 2;
+	params.when_busy = GODWIT_WHEN_BUSY_WAIT;
+	return params;
+}
+
+static inline unsigned count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	unsigned n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n - 2;
 }
 
 #endif
