@@ -293,12 +293,10 @@ tally()
 	fi
 }
 
-# qemu [--quick | --full]: build QEMU with godwit; real guests, and QEMU's own tests
+# qemu [--full]: build QEMU with godwit; real guests, and QEMU's own tests
 qemu()
 {
-	local started=$SECONDS binary full=()
-
-	[[ ${1-} != --full ]] || full=(--full)
+	local started=$SECONDS binary
 
 	say "== QEMU with godwit"
 	if ! binary=$(qemu-glue/build.sh --target tests/qtest/migration-test --target tests/unit/test-xbzrle |
@@ -307,7 +305,7 @@ qemu()
 		return
 	fi
 	count "QEMU with godwit" 1 0 $((SECONDS - started))
-	tally "QEMU, live guests" qemu-glue/tests/run --qemu "$binary" "${full[@]}"
+	tally "QEMU, live guests" qemu-glue/tests/run --qemu "$binary" "$@"
 	tally "QEMU, its own tests" qemu-glue/tests/qtest --build "${binary%/*}" "$@"
 }
 
