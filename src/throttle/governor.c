@@ -6,15 +6,16 @@
  *    its pages, scaled up by the time for which it was held. Averages of about a second decide whether
  *    to hold at all; the buckets (vcpu.c) police every page. A faster average let bursty guests go too soon.
  * 2. Need. Nobody is governed while the migration converges in time by itself, nor in the first pass.
- * 3. Allow. A round may leave half of what it began with, or what the downtime limit takes, whichever is more.
- *    What of that is not dirtied yet is spread over the rest of the round.
- * 4. Level. All get the same page rate, water-filled (level.c), so that who dirties little does not notice.
+ * 3. Allow. A round may leave three eighths of what it began with, or what the downtime limit takes, whichever
+ *    is more. What of that is not dirtied yet is spread over the rest of the round.
+ * 4. Level. All get the same page rate but for a tilt, water-filled (level.c), so that who dirties little does
+ *    not notice.
  * 5. Cap. Where the floors alone are more than allowed, vCPUs whose floor is above the level run at the cap,
  *    and the others are levelled for what the channel bears beside them. If then what is left does not
  *    shrink, measured, for a while, holding is futile: everybody is released until something changes.
  *
- * Pages per second with 8 fractional bits below 2^37 and times in us below 2^21: products fit 64 bits, so
- * that a vCPU's share of a step has no wide division in it.
+ * Pages per second with 8 fractional bits below 2^37 and times in us below 2^21: products fit 64 bits. A
+ * vCPU's share of a step multiplies by reciprocals where it can: a wide division takes as long as 20 products.
  */
 #include <errno.h>
 #include <string.h>
@@ -26,6 +27,8 @@
 #define STEP_MAX_US 2000000u		/* a later step counts as this late */
 #define VCPUS_MAX 65535u
 #define DENSE_FADE 6			/* a 64th a step: to half in 4 s */
+
+#define TILT 12				/* by a twelfth of the level at most */
 
 #define PATIENCE_S 10			/* a migration that is over in so long is left alone */
 #define SPAN_MIN_DIVISOR 4		/* 1/s: the end of a round is not planned closer than 250 ms */
@@ -62,11 +65,29 @@ static uint64_t to_rate(uint64_t pages_per_s)
 	return at_most(pages_per_s, RATE_MAX >> RATE_SHIFT) << RATE_SHIFT;
 }
 
-/* pages in us as a rate; us is not 0. */
-static uint64_t rate_of(uint64_t pages, uint64_t us)
+/* To divide by us with a product; us is not 0, and exact enough for what is measured. */
+struct reciprocal {
+	uint64_t value;			/* 32 fractional bits */
+};
+
+static struct reciprocal reciprocal_of(uint32_t us)
+{
+	return (struct reciprocal){ us > 1 ? UINT32_MAX / us + 1 : (uint64_t)1 << 32 };
+}
+
+/* At most RATE_MAX. */
+static uint64_t divide(uint64_t a, struct reciprocal by)
+{
+	unsigned __int128 product = (unsigned __int128)a * by.value >> 32;
+
+	return product < RATE_MAX ? (uint64_t)product : RATE_MAX;
+}
+
+/* Pages in a time as a rate. */
+static uint64_t rate_of(uint64_t pages, struct reciprocal us)
 {
 	/* 2^26 pages are 256 GB. */
-	return at_most((at_most(pages, 1u << 26) << RATE_SHIFT) * 1000000u / us, RATE_MAX);
+	return divide((at_most(pages, 1u << 26) << RATE_SHIFT) * 1000000u, us);
 }
 
 /* a * b / c for what is done once a step; at most RATE_MAX. */
@@ -94,9 +115,10 @@ static uint64_t grow_older(uint32_t *age_us, uint32_t us, uint64_t grown_up)
 
 static uint64_t average(uint64_t so_far, uint64_t value, uint64_t fraction)
 {
-	if (value >= so_far)
-		return so_far + ((value - so_far) * fraction >> FRACTION_SHIFT);
-	return so_far - ((so_far - value) * fraction >> FRACTION_SHIFT);
+	/* Without a branch, which would be guessed wrong half of the time. */
+	int64_t change = (int64_t)(value - so_far) * (int64_t)fraction;
+
+	return so_far + (uint64_t)(change >> FRACTION_SHIFT);
 }
 
 /* ---- measure ---- */
@@ -108,7 +130,6 @@ struct sums {
 	/* Rates. */
 	uint64_t demand;
 	uint64_t floor_rate;		/* at the cap */
-	uint64_t floor_peak;		/* at the cap right after a sync, when all pages are clean */
 };
 
 static uint64_t since(uint64_t *seen, uint64_t now)
@@ -150,27 +171,36 @@ static bool see(struct godwit_vcpu *v, struct sums *sums, struct deltas *d)
 	return is_known;
 }
 
-static void learn(struct godwit_vcpu *v, const struct deltas *d, uint32_t us, uint64_t grown_up)
+/* held of held and ran, as a fraction; 10 bits of it. */
+static uint64_t part_of(uint32_t held_us, uint32_t ran_us)
 {
-	uint64_t ran_us = at_most(d->ran_ns / US, STEP_MAX_US);
-	uint64_t held_us = at_most(d->held_ns / US, STEP_MAX_US);
-	uint64_t taken = held_us ? (held_us << FRACTION_SHIFT) / (held_us + ran_us) : 0;
+	return held_us ? (held_us << 10) / (held_us + ran_us) << (FRACTION_SHIFT - 10) : 0;
+}
+
+static void learn(struct godwit_vcpu *v, const struct deltas *d, uint32_t us, struct reciprocal a_us,
+		  uint64_t grown_up)
+{
+	uint32_t ran_us = (uint32_t)at_most(d->ran_ns / US, STEP_MAX_US);
+	uint32_t held_us = (uint32_t)at_most(d->held_ns / US, STEP_MAX_US);
+	uint64_t taken = part_of(held_us, ran_us);
 	uint64_t fraction = grow_older(&v->age_us, us, grown_up), wanted, density;
 
 	/* Pages of one that has not said how long it ran: all the time. */
 	if (d->pages && !ran_us)
 		ran_us = us;
 	if (ran_us) {
-		wanted = rate_of(d->pages, us);
-		wanted += held_us ? wanted * held_us / ran_us : 0;
-		density = rate_of(d->pages, ran_us);
+		struct reciprocal a_ran_us = reciprocal_of(ran_us);
+
+		wanted = rate_of(d->pages, a_us);
+		wanted += divide(wanted * held_us, a_ran_us);
+		density = rate_of(d->pages, a_ran_us);
 		v->density = v->density ? average(v->density, density, fraction) : density;
 		v->dense = at_least(v->dense - (v->dense >> DENSE_FADE), ran_us > us / 256 ? density : 0);
 	} else {
-		wanted = v->density * held_us / us;
+		wanted = divide(v->density * held_us, a_us);
 	}
 	v->demand = average(v->demand, at_most(wanted, RATE_MAX), fraction);
-	v->io_rate = (uint32_t)average(v->io_rate, at_most(rate_of(d->io_events, us), UINT32_MAX), fraction);
+	v->io_rate = (uint32_t)average(v->io_rate, at_most(rate_of(d->io_events, a_us), UINT32_MAX), fraction);
 	taken = average(atomic_load_explicit(&v->taken, memory_order_relaxed), taken, fraction);
 	store32(&v->taken, (uint32_t)taken);
 }
@@ -181,7 +211,7 @@ static uint64_t floor_rate(const struct godwit_throttle *t, const struct godwit_
 	return at_most(v->density * (100 - t->max_percent) / 100, v->demand);
 }
 
-/* And right after a sync, at most 1000 times as dense. */
+/* And right after a sync, when all pages are clean: at most 1000 times as dense. */
 static uint64_t floor_peak(const struct godwit_vcpu *v)
 {
 	if (v->dense <= v->density || !v->density)
@@ -190,10 +220,20 @@ static uint64_t floor_peak(const struct godwit_vcpu *v)
 	       FRACTION_SHIFT;
 }
 
+static uint64_t floor_peaks(struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < nr_vcpus; i++)
+		sum += floor_peak(vcpus[i]);
+	return sum;
+}
+
 static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate,
 		    struct godwit_vcpu *const *vcpus, size_t nr_vcpus, struct sums *sums)
 {
 	uint64_t grown_up = ((uint64_t)us << FRACTION_SHIFT) / (TAU_US + us);
+	struct reciprocal a_us = reciprocal_of(us);
 	struct deltas deltas;
 	uint64_t rate;
 
@@ -201,16 +241,15 @@ static void measure(struct godwit_throttle *t, uint32_t us, uint64_t device_rate
 		struct godwit_vcpu *v = vcpus[i];
 
 		if (see(v, sums, &deltas) && us)
-			learn(v, &deltas, us, grown_up);
+			learn(v, &deltas, us, a_us, grown_up);
 		v->most_rate = v->demand;
 		v->least_rate = floor_rate(t, v);
 		sums->demand += v->most_rate;
 		sums->floor_rate += v->least_rate;
-		sums->floor_peak += floor_peak(v);
 	}
 	if (!us)
 		return;
-	rate = rate_of(sums->pages, us) + device_rate;
+	rate = rate_of(sums->pages, a_us) + device_rate;
 	t->dirty_rate = average(t->dirty_rate, at_most(rate, RATE_MAX), grow_older(&t->age_us, us, grown_up));
 }
 
@@ -226,7 +265,7 @@ static bool converges_alone(const struct godwit_throttle_input *in, uint64_t sen
 /* New pages per second that the rest of the round may have, devices' included. */
 static uint64_t allowance(const struct godwit_throttle_input *in, uint64_t send_rate)
 {
-	uint64_t budget = at_least(in->round_pages / 2, in->threshold_pages - in->threshold_pages / 5);
+	uint64_t budget = at_least(in->round_pages / 8 * 3, in->threshold_pages - in->threshold_pages / 5);
 	uint64_t base = at_most(mul_div(budget, send_rate, in->round_pages), send_rate);
 	uint64_t left = budget > in->dirtied_pages ? budget - in->dirtied_pages : 0;
 	uint64_t span_pages = at_least(in->remaining_pages, (send_rate >> RATE_SHIFT) / SPAN_MIN_DIVISOR);
@@ -283,28 +322,28 @@ static uint64_t slew(const struct godwit_vcpu *v, uint64_t rate)
 static uint32_t boost_for(const struct godwit_vcpu *v, uint64_t rate)
 {
 	/* Of a second: rate / (2 density), over events per second. */
-	uint64_t works_ns, events_per_s = v->io_rate >> RATE_SHIFT;
+	uint64_t half = at_most(rate, 1ull << 34) * (S / 2);
+	unsigned __int128 dense = (unsigned __int128)v->density * (v->io_rate >> RATE_SHIFT);
 
-	if (!v->density || !events_per_s)
-		return BOOST_MAX_NS;
-	works_ns = at_most(rate, 1ull << 34) * (S / 2) / v->density;
 	/* The division only where it is between the bounds. */
-	if (works_ns >= BOOST_MAX_NS * events_per_s)
+	if (half >= dense * BOOST_MAX_NS)
 		return BOOST_MAX_NS;
-	return works_ns <= BOOST_MIN_NS * events_per_s ? BOOST_MIN_NS : (uint32_t)(works_ns / events_per_s);
+	return half <= dense * BOOST_MIN_NS ? BOOST_MIN_NS : (uint32_t)(half / (uint64_t)dense);
 }
 
 static void govern(struct godwit_vcpu *v, uint64_t rate, uint64_t entitled, uint32_t floor)
 {
-	uint64_t resume_ns = RESUME_NS;
+	uint64_t page_cost, works;
 
 	v->rate = rate = at_least(at_least(slew(v, rate), entitled), 1 << RATE_SHIFT);
-	if (v->density / (RESUME_NS / RESUME_WORK_NS) > rate)
-		resume_ns = at_most(at_least(v->density * RESUME_WORK_NS / rate, RESUME_NS), RESUME_MAX_NS);
-	store32(&v->resume_ns, (uint32_t)resume_ns);
+	page_cost = at_least(((uint64_t)S << (CREDIT_SHIFT + RATE_SHIFT)) / rate, 1);
+	/* How long its rate takes for a second of its work, ns, and for the work that a hold must be worth. */
+	works = (uint64_t)((unsigned __int128)v->density * page_cost >> (CREDIT_SHIFT + RATE_SHIFT));
+	works /= S / RESUME_WORK_NS;
+	store32(&v->resume_ns, (uint32_t)at_most(at_least(works, RESUME_NS), RESUME_MAX_NS));
 	store32(&v->boost_ns, boost_for(v, rate));
 	store32(&v->floor, floor);
-	store(&v->page_cost, at_least(((uint64_t)S << (CREDIT_SHIFT + RATE_SHIFT)) / rate, 1));
+	store(&v->page_cost, page_cost);
 }
 
 struct plan {
@@ -346,7 +385,7 @@ static struct plan plan_rates(const struct godwit_throttle *t, const struct sums
 	} else if (sums->floor_rate <= allowed) {
 		plan.level = godwit_level_fill(vcpus, nr_vcpus, allowed, t->hint);
 	} else {
-		plan.state = sums->floor_peak + device_rate > send_rate - send_rate / 20 ?
+		plan.state = floor_peaks(vcpus, nr_vcpus) + device_rate > send_rate - send_rate / 20 ?
 			     GODWIT_THROTTLE_INFEASIBLE : GODWIT_THROTTLE_CAPPED;
 		bearable = bearable > device_rate ? bearable - device_rate : 0;
 		plan_cap(t, allowed, bearable, vcpus, nr_vcpus, &plan);
@@ -354,18 +393,62 @@ static struct plan plan_rates(const struct godwit_throttle *t, const struct sums
 	return plan;
 }
 
+/* What of its demand the level is, for one that is levelled; others are left alone. */
+static uint64_t satisfied(const struct godwit_vcpu *v, uint64_t level)
+{
+	unsigned shift;
+
+	if (v->demand <= level)
+		return 0;
+	/* A narrow division: 16 bits of it by 16. */
+	shift = v->demand >> FRACTION_SHIFT ? 64 - FRACTION_SHIFT - (unsigned)__builtin_clzll(v->demand) : 0;
+	return ((uint32_t)(level >> shift) << FRACTION_SHIFT) / (uint32_t)(v->demand >> shift);
+}
+
+/*
+ * A page less costs a vCPU the more work the fewer pages it dirties with it. So of those that are levelled
+ * who nearly gets what it wants gets a little more, the others as much less; the sum stays.
+ */
+static void tilt(uint64_t level, struct godwit_vcpu *const *vcpus, size_t nr_vcpus)
+{
+	uint64_t sum = 0, nr_levelled = 0, mean;
+
+	for (size_t i = 0; i < nr_vcpus; i++) {
+		uint64_t part = satisfied(vcpus[i], level);
+
+		vcpus[i]->most_rate = part;
+		sum += part;
+		nr_levelled += part > 0;
+	}
+	mean = nr_levelled ? sum / nr_levelled : 0;
+	for (size_t i = 0; i < nr_vcpus; i++) {
+		uint64_t part = vcpus[i]->most_rate;
+
+		if (!part)
+			vcpus[i]->most_rate = level;
+		else if (part >= mean)
+			vcpus[i]->most_rate = level + (level * (part - mean) >> FRACTION_SHIFT) / TILT;
+		else
+			vcpus[i]->most_rate = level - (level * (mean - part) >> FRACTION_SHIFT) / TILT;
+	}
+}
+
 static void act(struct godwit_throttle *t, const struct plan *plan, struct godwit_vcpu *const *vcpus,
 		size_t nr_vcpus)
 {
 	uint32_t floor = (100 - t->max_percent) * FRACTION_ONE / 100;
 
+	if (plan->state == GODWIT_THROTTLE_LEVEL)
+		tilt(plan->level, vcpus, nr_vcpus);
 	for (size_t i = 0; i < nr_vcpus; i++) {
 		struct godwit_vcpu *v = vcpus[i];
 		uint64_t rate = plan->level;
 
 		if (plan->state == GODWIT_THROTTLE_ARMED)
 			rate += v->demand;
-		else if (plan->capped_level && v->least_rate > plan->capped_level)
+		else if (plan->state == GODWIT_THROTTLE_LEVEL)
+			rate = v->most_rate;
+		else if (v->least_rate > plan->capped_level)
 			rate = plan->capped_level;
 		govern(v, rate, plan->entitled, floor);
 	}

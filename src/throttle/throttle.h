@@ -46,11 +46,11 @@
 #define SLICE_NS 500000u
 /* What an I/O event may run for. Shorter than the guest's work for one I/O is worse than none: that owes and has
  * not answered. */
-#define BOOST_MIN_NS 400000u
+#define BOOST_MIN_NS 350000u
 #define BOOST_MAX_NS 600000u
 #define BOOST_LEAST_NS 100000u		/* deep in debt */
 /* When to look again. */
-#define LOOK_MIN_NS 200000u
+#define LOOK_MIN_NS 100000u
 #define LOOK_MAX_NS (10 * MS)
 #define LOOK_ROOM_NS (LOOK_MIN_NS + 60000u)	/* a short look that is late */
 

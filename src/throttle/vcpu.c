@@ -84,16 +84,18 @@ void godwit_vcpu_io(struct godwit_vcpu *v, uint64_t now_ns)
 	atomic_fetch_add_explicit(&v->io_events, 1, memory_order_relaxed);
 }
 
-/* How much of a window is left when this much of a debt is: all of it over the first half. */
+/* How much of a window is left when this much of a debt is: all of it over the first quarter. */
 static uint64_t shorten(uint64_t window_ns, int64_t left, int64_t debt)
 {
+	int64_t enough = debt / 4 * 3;
+
 	if (left <= 0)
 		return 0;
-	return left < debt / 2 ? window_ns * (uint64_t)left / ((uint64_t)debt / 2) : window_ns;
+	return left < enough ? window_ns * (uint64_t)left / (uint64_t)enough : window_ns;
 }
 
 /*
- * Windows get shorter as the second half of both debts fills, so that frequent events do not run into the
+ * Windows get shorter as the rest of both debts fills, so that frequent events do not run into the
  * bottom, where there are none: a short answer soon is worth more than a long one late.
  */
 static void open_window(struct godwit_vcpu *v, uint64_t from_ns)

@@ -80,10 +80,7 @@ for load in loads:
             check('G2 hot p99', gov['hot']['p99_ms'] <= 12, text, gov['hot'])
             check('G2 longest', worst(gov, 'max_ms') <= 60, text, gov['hot'], gov['cold'])
             check('G2 drops', gov['drop_rate'] == 0, text, gov['drop_rate'])
-        # W3 at a quarter: 2.4 points below dirty-limit, not 2, as that stops adjusting at 25 MB/s of error, to
-        # the gain of its second vCPU.
-        points = 0.025 if (load, share) == ('W3', 0.25) else 0.02
-        check('G3 keeps as much', gov['keep'] >= ac['keep'] - 0.005 and gov['keep'] >= dl['keep'] - points,
+        check('G3 keeps as much', gov['keep'] >= ac['keep'] - 0.005 and gov['keep'] >= dl['keep'] - 0.02,
               text, gov['keep'], ac['keep'], dl['keep'])
         if load in ('W3', 'W5'):
             check('G3 keeps three times as much', gov['keep'] >= 3 * ac['keep'], text, gov['keep'], ac['keep'])
@@ -96,9 +93,7 @@ for load in loads:
             # W4 has pauses in which it does not use what it may: with ticks it comes closer to that.
             above = 1.2 if load == 'W4' else 1.03
             check('G10 dirty rate', 0.97 * told <= ticks['reached'] <= above * told, text, hz, ticks['reached'])
-            # At a tenth 5 ms hold for four of the six; W3 and W4 have 200 I/Os beside the ticks.
-            most = 8 if share == 0.1 and load in ('W3', 'W4') else 5
-            check('G10 p99', worst(ticks) <= most, text, hz, worst(ticks))
+            check('G10 p99', worst(ticks) <= 5, text, hz, worst(ticks))
         # A fifth of the wakes 60 us late, and an I/O hook that tells nothing.
         late, deaf = opened(load, share, 'governor, late'), opened(load, share, 'governor, deaf')
         check('late wakes', worst(late) <= worst(gov) + 1, text, worst(late))
@@ -107,12 +102,10 @@ for load in loads:
 for load in loads:
     gov, ac = closed(load, 250e6, 'governor 99'), closed(load, 250e6, 'auto-converge 99')
     dls = [closed(load, 250e6, p) for p in ('dirty-limit 1/8', 'dirty-limit 1 MB/s')]
-    # W2, all four vCPUs at it: 0.504 of the time and 0.59 of the loss, where 0.5 was the goal.
-    time, loss = (0.51, 0.60) if load == 'W2' else (0.5, 0.5)
     check('G4 converges', gov['end'] == 'converged', load, gov['end'])
-    check('G4 time', gov['total_s'] <= time * ac['total_s'], load, gov['total_s'], ac['total_s'])
+    check('G4 time', gov['total_s'] <= 0.5 * ac['total_s'], load, gov['total_s'], ac['total_s'])
     check('G4 time, dirty-limit', all(gov['total_s'] <= d['total_s'] for d in dls), load, gov['total_s'])
-    check('G4 loss', gov['lost_cpu_s'] <= loss * ac['lost_cpu_s'], load, gov['lost_cpu_s'], ac['lost_cpu_s'])
+    check('G4 loss', gov['lost_cpu_s'] <= 0.5 * ac['lost_cpu_s'], load, gov['lost_cpu_s'], ac['lost_cpu_s'])
     check('G4 downtime', gov['downtime_ms'] <= 301, load, gov['downtime_ms'])
 
     # The default cap: whoever converges does so sooner than under auto-converge, and with its I/O intact.
