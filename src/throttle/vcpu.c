@@ -289,14 +289,16 @@ uint64_t godwit_vcpu_next(const struct godwit_vcpu *v, uint64_t now_ns)
 {
 	uint64_t passed_ns = now_ns - v->last_ns;
 	uint64_t cost = load(&v->page_cost);
-	uint64_t look_ns;
+	uint64_t look_ns, least_ns;
 
 	if (!cost)
 		return GODWIT_THROTTLE_PERIOD_NS;
 	look_ns = load(&v->held_since_ns) ? held_ns(v) : running_ns(v, cost);
 	if ((int64_t)passed_ns > 0)
 		look_ns = look_ns > passed_ns ? look_ns - passed_ns : 0;
-	return look_ns < LOOK_MIN_NS ? LOOK_MIN_NS : look_ns > LOOK_MAX_NS ? LOOK_MAX_NS : look_ns;
+	/* Half as often where it is not for I/O: a look that is later is only paid back later. */
+	least_ns = v->has_io_waiting || is_boosted(v) ? LOOK_MIN_NS : 2 * LOOK_MIN_NS;
+	return look_ns < least_ns ? least_ns : look_ns > LOOK_MAX_NS ? LOOK_MAX_NS : look_ns;
 }
 
 void godwit_vcpu_stop(struct godwit_vcpu *v)
