@@ -14,19 +14,11 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "../sanitized.h"
 #include "codecs/codecs.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
-	__has_feature(memory_sanitizer)
-#define HAS_SANITIZER 1
-#endif
-#endif
-
 static atomic_ulong nr_mallocs;
-#if defined(__GLIBC__) && !defined(HAS_SANITIZER)
+#if defined(__GLIBC__) && !defined(IS_SANITIZED)
 #define COUNTS_MALLOC 1
 void *__libc_malloc(size_t bytes);
 /* glibc lets a program replace malloc(); the shared libraries then use this one too. */

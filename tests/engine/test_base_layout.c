@@ -41,24 +41,29 @@ Test(base, takes_an_eighth_of_the_guest_by_itself)
 	model_fini(&m);
 }
 
+/* From one kind and size to signatures of another size. */
+static void keep_everything(uint32_t kind, uint64_t from, uint64_t to)
+{
+	struct model m;
+	struct count is;
+
+	fill_model(&m, kind, from);
+	lay_out(&m, GODWIT_BASE_SIGNATURES, to);
+	is = count(&m);
+	cr_assert_eq(is.known, KNOWN, "from %lu to %lu", from, to);
+	cr_assert_eq(is.hits, KNOWN, "from %lu to %lu", from, to);
+	cr_assert_eq(is.zero, ZEROS, "from %lu to %lu", from, to);
+	model_fini(&m);
+}
+
 Test(base, keeps_everything_when_signatures_become_coarser)
 {
 	static const uint64_t ways[][2] = {
 		{ BYTES_64, BYTES_128 }, { BYTES_64, BYTES_256 }, { BYTES_128, BYTES_256 },
 	};
 
-	for (unsigned i = 0; i < 3; i++) {
-		struct model m;
-		struct count is;
-
-		fill_model(&m, GODWIT_BASE_SIGNATURES, ways[i][0]);
-		lay_out(&m, GODWIT_BASE_SIGNATURES, ways[i][1]);
-		is = count(&m);
-		cr_assert_eq(is.known, KNOWN);
-		cr_assert_eq(is.hits, KNOWN);
-		cr_assert_eq(is.zero, ZEROS);
-		model_fini(&m);
-	}
+	for (unsigned i = 0; i < 3; i++)
+		keep_everything(GODWIT_BASE_SIGNATURES, ways[i][0], ways[i][1]);
 }
 
 Test(base, keeps_only_zeros_when_signatures_become_finer_or_pages)
@@ -85,18 +90,8 @@ Test(base, signs_the_old_pages_when_pages_become_signatures)
 {
 	static const uint64_t to[] = { BYTES_64, BYTES_128, BYTES_256 };
 
-	for (unsigned i = 0; i < 3; i++) {
-		struct model m;
-		struct count is;
-
-		fill_model(&m, GODWIT_BASE_PAGES, 160 * 5000);
-		lay_out(&m, GODWIT_BASE_SIGNATURES, to[i]);
-		is = count(&m);
-		cr_assert_eq(is.known, KNOWN);
-		cr_assert_eq(is.hits, KNOWN);
-		cr_assert_eq(is.zero, ZEROS);
-		model_fini(&m);
-	}
+	for (unsigned i = 0; i < 3; i++)
+		keep_everything(GODWIT_BASE_PAGES, 160 * 5000, to[i]);
 }
 
 Test(base, forgets_pages_without_a_slot_when_pages_become_signatures)

@@ -5,16 +5,8 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "../sanitized.h"
 #include "base_model.h"
-
-/* gcc says it by a macro, clang 14 by a feature. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define IS_SANITIZED 1
-#endif
-#endif
 
 #ifdef IS_SANITIZED
 /* An allocation that cannot be is to fail as it does elsewhere, not to end the process. */

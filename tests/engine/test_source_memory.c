@@ -4,15 +4,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "../sanitized.h"
 #include "pair.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define IS_SANITIZED 1
-#endif
-#endif
 
 /* ---- a counter of allocations, in this program alone ---- */
 

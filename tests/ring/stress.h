@@ -19,6 +19,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "../sanitized.h"
+
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S (1000 * NS_PER_MS)
 
@@ -44,14 +46,9 @@ static inline unsigned soak_factor(unsigned factor)
 }
 
 /* Sanitizers make an atomic some ten times dearer: fewer rounds reach as many interleavings. */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#ifdef IS_SANITIZED
 #define STRESS_IS_SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define STRESS_IS_SLOW 1
-#endif
-#endif
-#ifndef STRESS_IS_SLOW
+#else
 #define STRESS_IS_SLOW 0
 #endif
 
