@@ -423,13 +423,9 @@ static void tilt(uint64_t level, struct godwit_vcpu *const *vcpus, size_t nr_vcp
 	mean = nr_levelled ? sum / nr_levelled : 0;
 	for (size_t i = 0; i < nr_vcpus; i++) {
 		uint64_t part = vcpus[i]->most_rate;
+		int64_t above = part ? (int64_t)part - (int64_t)mean : 0;
 
-		if (!part)
-			vcpus[i]->most_rate = level;
-		else if (part >= mean)
-			vcpus[i]->most_rate = level + (level * (part - mean) >> FRACTION_SHIFT) / TILT;
-		else
-			vcpus[i]->most_rate = level - (level * (mean - part) >> FRACTION_SHIFT) / TILT;
+		vcpus[i]->most_rate = level + (uint64_t)((int64_t)level * above / (TILT * (int64_t)FRACTION_ONE));
 	}
 }
 
