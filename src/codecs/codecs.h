@@ -144,7 +144,8 @@ struct godwit_price_input {
 	uint64_t span_ns;		/* wall time */
 	uint64_t link_busy_ns;		/* the caller was writing frames */
 	uint64_t link_starved_ns;	/* the caller waited for workers and had nothing to write */
-	uint64_t worker_idle_ns;	/* sum over workers: no batch to encode */
+	uint64_t worker_idle_ns;	/* sum over workers: no batch to encode, or no processor yet */
+	uint64_t worker_late_ns;	/* sum over workers: of that, no processor */
 	uint64_t worker_cpu_ns;		/* sum over workers: encoding, CPU time */
 	uint64_t worker_wall_ns;	/* sum over workers: encoding, wall time */
 	uint32_t workers;
@@ -164,6 +165,8 @@ struct godwit_price {
 	double retired_rate;		/* bytes per ns, smoothed */
 	double wire_rate;
 	double preempted;		/* share of encoding time without a processor, smoothed */
+	double late;			/* share of all time in which workers woke for want of one, smoothed */
+	double above;			/* octaves by which the price may be above link_octave */
 	struct godwit_price_mark {	/* a place to compare with */
 		double octave;
 		double retired_rate;

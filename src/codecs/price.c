@@ -18,7 +18,8 @@
  *  - a climb is compared with the place where it began. On a link, heavier rungs send the same bytes per
  *    second and retire more. Where the wire slowed down and no more was retired, the climb did not pay.
  *  - encoding threads that wait for a processor mean that processors are short, whatever the link says.
- * Either leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
+ * Where they wait for one from the moment they are woken, as they do beside a quick link and light rungs, the price
+ * stays at what the link's speed says: see learn_late(). Either check leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
  * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
  * by a truce in which preemption is not acted upon, and which doubles as well.
  *
@@ -42,6 +43,8 @@ enum mode {
 #define OCTAVE_START 14.0	/* 16 ns, zstd 1 or thereabouts, until the link's speed is known: too heavy
 				 * costs a few ms of worker time, too light the link 20 times that */
 #define OCTAVES_ABOVE 3.0	/* how far the price may rise above what the link's speed says */
+#define QUICK_PS 4000.0		/* a byte: 2 Gbit/s */
+#define LATE_MUCH 0.1
 #define LINK_FALL 0.5		/* octaves a step by which the link may turn out quicker than thought: */
 #define LINK_RISE 0.1		/* and slower, per STEP_NS: a socket's buffer swallows the first megabyte at once */
 
@@ -73,6 +76,7 @@ void godwit_price_init(struct godwit_price *price)
 	memset(price, 0, sizeof(*price));
 	price->octave = OCTAVE_START;
 	price->link_octave = OCTAVE_START;
+	price->above = OCTAVES_ABOVE;
 	price->gain = GAIN_MAX;
 	price->mode = FOLLOW;
 	price->patience = PATIENCE_MIN;
@@ -103,6 +107,7 @@ static void add(struct godwit_price_input *sum, const struct godwit_price_input 
 	sum->workers = in->workers;
 	sum->wire_bytes += in->wire_bytes;
 	sum->retired_bytes += in->retired_bytes;
+	sum->worker_late_ns += in->worker_late_ns;
 	sum->link_held_ns += in->link_held_ns;
 }
 
@@ -122,7 +127,7 @@ static void set_mark(struct godwit_price *p)
 
 static void set_octave(struct godwit_price *p, double octave)
 {
-	double most = clamp(p->link_octave + OCTAVES_ABOVE, OCTAVE_MIN, OCTAVE_MAX);
+	double most = clamp(p->link_octave + p->above, OCTAVE_MIN, OCTAVE_MAX);
 
 	p->octave = clamp(octave, OCTAVE_MIN, most);
 }
@@ -130,6 +135,19 @@ static void set_octave(struct godwit_price *p, double octave)
 static void move(struct godwit_price *p, double octaves)
 {
 	set_octave(p, p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX));
+}
+
+/*
+ * Workers that sleep long after they were woken say that nothing idles but them. On a quick link that is what
+ * makes it look busy, too: what sends and what receives lack the processors.
+ */
+static void learn_late(struct godwit_price *p, const struct godwit_price_input *sum)
+{
+	double late = (double)sum->worker_late_ns / ((double)sum->span_ns * sum->workers);
+	bool is_doubtful = !sum->link_held_ns && p->link_ps_per_byte < QUICK_PS;
+
+	smooth(&p->late, late, false);
+	p->above = OCTAVES_ABOVE * (is_doubtful ? 1 - clamp(p->late / LATE_MUCH, 0, 1) : 1);
 }
 
 /*
@@ -296,6 +314,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	if (is_first || starved < DEAD_BAND)
 		smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
 	learn_link(p, sum, is_first);
+	learn_late(p, sum);
 	if (is_first)
 		set_mark(p);
 	p->step++;

@@ -39,6 +39,7 @@ enum godwit_counter {
 	GODWIT_COUNT_SUBMIT_NS,
 	GODWIT_COUNT_COLLECT_NS,
 	GODWIT_COUNT_IDLE_NS,		/* workers: no batch there */
+	GODWIT_COUNT_LATE_NS,		/* and of that: a batch there, but no processor */
 	GODWIT_COUNT_WALL_NS,		/* workers: a batch there */
 	GODWIT_COUNT_CODEC_NS,		/* workers, rung auto: in codecs */
 	GODWIT_COUNT_LOST_NS,		/* and of that, without a processor */

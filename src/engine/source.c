@@ -307,6 +307,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	}
 	if (idle_ns > marks->idle_ns)
 		input.worker_idle_ns = idle_ns - marks->idle_ns;
+	input.worker_late_ns = sum[GODWIT_COUNT_LATE_NS] - marks->late_ns;
 	input.worker_wall_ns = sum[GODWIT_COUNT_WALL_NS] - marks->wall_ns;
 	/* CPU time would take a system call: codecs tell how much of their time was lost. */
 	input.worker_cpu_ns = input.worker_wall_ns;
@@ -320,6 +321,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	*marks = (struct godwit_price_marks){
 		.busy_ns = sum[GODWIT_COUNT_COLLECT_NS],
 		.idle_ns = idle_ns,
+		.late_ns = sum[GODWIT_COUNT_LATE_NS],
 		.wall_ns = sum[GODWIT_COUNT_WALL_NS],
 		.codec_ns = sum[GODWIT_COUNT_CODEC_NS],
 		.lost_ns = sum[GODWIT_COUNT_LOST_NS],

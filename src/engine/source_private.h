@@ -60,7 +60,7 @@ struct godwit_cost {
 #define GODWIT_COSTS 3u
 
 struct godwit_price_marks {
-	uint64_t busy_ns, idle_ns, wall_ns, codec_ns, lost_ns;
+	uint64_t busy_ns, idle_ns, late_ns, wall_ns, codec_ns, lost_ns;
 };
 
 struct godwit_source {

@@ -10,6 +10,9 @@
 
 #define SPIN_NS 3000u
 
+/* What a wake takes where processors are free, and more. */
+#define WAKE_NS 100000u
+
 uint32_t godwit_worker_spin_ns(uint32_t workers)
 {
 	return workers < godwit_topology_processors() ? SPIN_NS : 0;
@@ -32,6 +35,16 @@ static uint64_t thread_cpu_ns(clockid_t clock)
 	return (uint64_t)spent.tv_sec * 1000000000u + (uint64_t)spent.tv_nsec;
 }
 
+/* It slept until now: how long for want of a processor? */
+static void count_late(struct godwit_worker *w, uint64_t since_ns, uint64_t now_ns)
+{
+	/* Relaxed: a figure. One of an earlier spell, or none yet, is not above since_ns. */
+	uint64_t woken_ns = atomic_load_explicit(&w->woken_at_ns, memory_order_relaxed);
+
+	if (woken_ns > since_ns && now_ns > woken_ns + WAKE_NS)
+		godwit_count(&w->counters, GODWIT_COUNT_LATE_NS, now_ns - woken_ns - WAKE_NS);
+}
+
 static void *work(void *arg)
 {
 	struct godwit_worker *w = arg;
@@ -52,6 +65,7 @@ static void *work(void *arg)
 			godwit_doorbell_wait(&w->bell, has_work, w, w->spin_ns, -1);
 			now_ns = godwit_now_ns();
 			godwit_count(&w->counters, GODWIT_COUNT_IDLE_NS, now_ns - since_ns);
+			count_late(w, since_ns, now_ns);
 			atomic_store_explicit(&w->idle_since_ns, 0, memory_order_relaxed);
 			since_ns = now_ns;
 			continue;
@@ -109,6 +123,9 @@ int godwit_worker_bind(struct godwit_worker *w, int cpu)
 
 bool godwit_worker_give(struct godwit_worker *w, void *job)
 {
+	/* Relaxed: a figure. */
+	if (godwit_doorbell_has_sleeper(&w->bell))
+		atomic_store_explicit(&w->woken_at_ns, godwit_now_ns(), memory_order_relaxed);
 	godwit_spsc_push(&w->todo, &job, 1);
 	return godwit_doorbell_ring(&w->bell);
 }

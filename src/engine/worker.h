@@ -41,11 +41,12 @@ struct godwit_worker {
 
 	_Atomic bool quit;		/* owner sets, worker reads: see stop */
 	struct godwit_doorbell bell;	/* the worker sleeps here */
+	_Atomic uint64_t woken_at_ns;	/* owner sets: when it last gave a job to a worker that slept */
 	struct godwit_spsc todo;
 	godwit_slot slots[1 << GODWIT_WORKER_RING_LOG2];
 
 	/* The worker's. */
-	struct godwit_counters counters;	/* idle and wall time */
+	struct godwit_counters counters;	/* idle, late and wall time */
 	_Atomic uint64_t idle_since_ns;	/* 0: it has a job */
 	_Atomic uint64_t ended_cpu_ns;	/* of threads that this worker has had before */
 };

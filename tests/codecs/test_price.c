@@ -53,6 +53,20 @@ Test(price, idle_workers_raise_it_to_a_bound)
 	cr_expect_eq(step(&price, flow(0, 4000000), 100), high);
 }
 
+/* Where processors are short and the link is quick, bytes are worth what the link's speed says, or less. */
+Test(price, idle_workers_that_wake_late_do_not_raise_it_above_the_link)
+{
+	struct godwit_price_input late = flow(0, 3000000);
+	const uint64_t link_ps = 2000;
+	struct godwit_price price;
+
+	late.worker_late_ns = 800000;
+	godwit_price_init(&price);
+	step(&price, late, 30);	/* until its speed is known */
+	for (unsigned i = 0; i < 1000; i++)
+		cr_assert_leq(godwit_price_step(&price, &late), link_ps + 2, "step %u", i);
+}
+
 /* Encoding threads that wait for a processor make the price doubt a busy link, but not one that is held. */
 struct seen {
 	uint64_t lowest;
