@@ -82,6 +82,12 @@ GODWIT_API void godwit_vcpu_advance(struct godwit_vcpu *vcpu, uint64_t now_ns, u
 GODWIT_API bool godwit_vcpu_may_run(struct godwit_vcpu *vcpu, uint64_t now_ns);
 
 /*
+ * [own] Would an I/O event let it run, as of the last advance or may_run? False for one that owes too much. For
+ * whoever cannot keep interrupts from waking it while it is held.
+ */
+GODWIT_API bool godwit_vcpu_may_boost(const struct godwit_vcpu *vcpu);
+
+/*
  * [own] After how many ns the answer of may_run may change, if nothing is charged but what the vCPU is known to
  * dirty: 50 us to 10 ms when governed, GODWIT_THROTTLE_PERIOD_NS when not.
  */

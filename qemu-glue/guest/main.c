@@ -21,7 +21,8 @@
  *   beat SEQ t=MS changed=N checked=N bad=N gap=MS    the longest gap by its own clock
  *   verified pages=N bad=N                        after "verify"
  *   BAD page ...
- * and reads commands: "verify", "reset" (the gap), "set KEY=VALUE" (burst, sleep, period, words, check).
+ * and reads commands: "verify", "reset" (the gap), "eject CPU" (give a vCPU back), "set KEY=VALUE" (burst, sleep,
+ * period, words, check).
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -257,6 +258,22 @@ static void *answer(void *argument)
     return NULL;
 }
 
+/* As if the host had asked for it. */
+static void eject(int cpu)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/firmware_node/eject", cpu);
+    fd = open(path, O_WRONLY);
+    if (fd < 0 || write(fd, "1", 1) != 1) {
+        say("error: there is no such vCPU, or it cannot be given back");
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 static void obey(char *line)
 {
     char *value = strchr(line, '=');
@@ -268,6 +285,8 @@ static void obey(char *line)
         atomic_store(&verifying, true);
     } else if (!strcmp(line, "reset")) {
         atomic_store(&reset_gap, true);
+    } else if (!strncmp(line, "eject ", 6)) {
+        eject(atoi(line + 6));
     } else if (!strncmp(line, "set ", 4) && value) {
         *value = 0;
         if (!set(line + 4, value + 1)) {

@@ -46,6 +46,7 @@ class Spec:
     beat: int = 20              # ms
     echo: int | None = None     # the vCPU that answers
     run: str = ""
+    bare: bool = False          # guest/bare.c: no kernel, and none of the above but memory_mb, vcpus and echo
     initramfs: str = "initramfs"
     machine: str = "pc-i440fx-7.2"
     accel: str = "tcg,thread=multi"
@@ -53,6 +54,10 @@ class Spec:
 
     def but(self, **changes):
         return replace(self, **changes)
+
+    def image(self):
+        """What mkguest makes for it."""
+        return "bare" if self.bare else self.initramfs
 
     def program(self):
         words = [f"{key}={getattr(self, key)}" for key in (
@@ -167,18 +172,11 @@ class Guest:
             "-display", "none", "-no-reboot", *tool("getqemu", "firmware").split(),
             *([] if "-machine" in spec.extra else ["-machine", spec.machine]),
             "-accel", spec.accel, "-m", str(spec.memory_mb), "-smp", str(spec.vcpus),
-            "-kernel", f"{built}/vmlinuz", "-initrd", f"{built}/{spec.initramfs}",
-            "-append", f"console=ttyS0 quiet mitigations=off no_timer_check panic=-1 memhp_default_state=online_movable -- {spec.program()}",
-            "-serial", f"file:{self.path('console')}",
             "-qmp", f"unix:{self.path('qmp')},server=on,wait=off",
-            "-device", "virtio-serial-pci,ioeventfd=off",
-            "-chardev", f"socket,id=log,path={self.path('log')},server=on,wait=off",
-            "-device", "virtserialport,chardev=log,name=godwit.log",
+            *self._socket_chardev("log"), *([] if spec.echo is None else self._socket_chardev("echo")),
+            *(self._bare(built) if spec.bare else self._linux(built)),
+            *spec.extra, *options,
         ]
-        if spec.echo is not None:
-            arguments += ["-chardev", f"socket,id=echo,path={self.path('echo')},server=on,wait=off",
-                          "-device", "virtserialport,chardev=echo,name=godwit.echo"]
-        arguments += [*spec.extra, *options]
         if incoming:
             arguments += ["-incoming", incoming]
         self.process = qmp.Process(arguments, self.path("qemu"))
@@ -193,6 +191,24 @@ class Guest:
             said = self.process.said()
             self.stop()
             raise qmp.Gone(f"{name} did not start: {said.strip() or err}") from err
+
+    def _socket_chardev(self, name):
+        return "-chardev", f"socket,id={name},path={self.path(name)},server=on,wait=off"
+
+    def _linux(self, built):
+        yield from ("-kernel", f"{built}/vmlinuz", "-initrd", f"{built}/{self.spec.image()}",
+                    "-append", "console=ttyS0 quiet mitigations=off no_timer_check panic=-1 "
+                    f"memhp_default_state=online_movable -- {self.spec.program()}",
+                    "-serial", f"file:{self.path('console')}",
+                    "-device", "virtio-serial-pci,ioeventfd=off",
+                    "-device", "virtserialport,chardev=log,name=godwit.log")
+        if self.spec.echo is not None:
+            yield from ("-device", "virtserialport,chardev=echo,name=godwit.echo")
+
+    def _bare(self, built):
+        yield from ("-bios", f"{built}/{self.spec.image()}", "-serial", "chardev:log")
+        if self.spec.echo is not None:
+            yield from ("-serial", "chardev:echo")
 
     def path(self, what):
         return os.path.join(self.folder, f"{self.name}.{what}")

@@ -102,7 +102,7 @@ def saved(binary, spec):
     """The file with a guest's state some seconds after it was ready."""
     built = tool("mkguest")
     key = repr((os.path.realpath(binary), os.stat(binary).st_mtime_ns, spec,
-                os.stat(f"{built}/{spec.initramfs}").st_mtime_ns))
+                os.stat(f"{built}/{spec.image()}").st_mtime_ns))
     path = os.path.join(TOP, "build-qemu", "states", hashlib.sha256(key.encode()).hexdigest()[:16])
     if os.path.exists(path):
         return path

@@ -55,6 +55,12 @@
 #include "ram.h"
 #include "trace.h"
 
+/*
+ * In a hold inside KVM_RUN an interrupt lets a vCPU run, and nobody looks until
+ * the kick.
+ */
+#define GODWIT_HALTED_NS (2 * SCALE_MS)
+
 /* Steps over which the speed of the channel is measured: a second. */
 #define GODWIT_SPEED_STEPS 10
 
@@ -66,6 +72,8 @@ typedef struct {
     int64_t look_ns;            /* [own] leave the guest then */
     QEMUTimer *kick;            /* KVM: does so */
     double owed;                /* [own] part of a page that is not charged */
+    bool is_halted;             /* [own] it is held inside KVM_RUN */
+    uint64_t halted_at;         /* [own] by RIP */
 } GodwitVcpu;
 
 typedef struct {
@@ -446,6 +454,9 @@ int64_t godwit_run_begin(CPUState *cpu)
     }
     now_ns = get_clock();
     slot->look_ns = now_ns + godwit_vcpu_next(slot->vcpu, now_ns);
+    if (slot->is_halted) {
+        slot->look_ns = MIN(slot->look_ns, now_ns + GODWIT_HALTED_NS);
+    }
     if (slot->kick) {
         timer_mod(slot->kick, slot->look_ns);
     }
@@ -454,10 +465,18 @@ int64_t godwit_run_begin(CPUState *cpu)
 
 void godwit_run_end(CPUState *cpu, int64_t begun)
 {
-    GodwitVcpu *slot = godwit_slot(cpu);
+    GodwitVcpu *slot = &governor.slot[cpu->cpu_index];
     int64_t ran_ns = godwit_thread_ns() - begun;
 
-    if (!slot) {
+    if (slot->is_halted) {
+        slot->is_halted = false;
+        if (godwit_kvm_unhalt(cpu, slot->halted_at)) {
+            godwit_vcpu_io(slot->vcpu, get_clock());
+        } else {
+            ran_ns = 0;     /* KVM's polling for an interrupt */
+        }
+    }
+    if (!slot->is_made) {
         return;
     }
     if (slot->kick) {
@@ -495,11 +514,28 @@ static int godwit_hold_ms(CPUState *cpu)
     return DIV_ROUND_UP(ns, SCALE_MS);
 }
 
+/*
+ * Inside KVM_RUN, if it is asked for and can be: interrupts that QEMU does not
+ * see end the hold there, and so who may not run for them is not held there.
+ */
+static bool godwit_hold_halted(CPUState *cpu)
+{
+    GodwitVcpu *slot = godwit_slot(cpu);
+
+    slot->is_halted = migrate_get_current()->godwit_halted_hold &&
+        godwit_vcpu_may_boost(slot->vcpu) &&
+        godwit_kvm_halt(cpu, &slot->halted_at);
+    return slot->is_halted;
+}
+
 bool godwit_hold(CPUState *cpu)
 {
     while (!godwit_may_run(cpu)) {
         if (godwit_has_to_do(cpu)) {
             return false;
+        }
+        if (godwit_hold_halted(cpu)) {
+            return true;
         }
         qemu_cond_timedwait_bql(cpu->halt_cond, godwit_hold_ms(cpu));
     }

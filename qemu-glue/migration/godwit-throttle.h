@@ -70,6 +70,14 @@ void godwit_hold_all(void);
 int64_t godwit_run_begin(CPUState *cpu);
 void godwit_run_end(CPUState *cpu, int64_t begun);
 
+/*
+ * Holds a vCPU inside its next KVM_RUN, in its thread and until the call of
+ * unhalt that must follow it.  False: it cannot be, now or ever.  was_at: where
+ * the guest is.  unhalt returns whether it ran.
+ */
+bool godwit_kvm_halt(CPUState *cpu, uint64_t *was_at);
+bool godwit_kvm_unhalt(CPUState *cpu, uint64_t was_at);
+
 static inline void migration_godwit_reaped(CPUState *cpu, uint32_t pages)
 {
     if (migration_godwit_governs()) {

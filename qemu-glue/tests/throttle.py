@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vCPUs that are held back: who, when, and that everybody is let go."""
 
+import os
 import time
 
+from live.echo import Echo
 from live.migration import Mode, link, listen
-from .bench import SMALL, expect, speed_test
+from .bench import SMALL, Failed, Skip, expect, speed_test
+from .snapshots import disk, snapshot
 
 # vCPU 0 dirties as fast as it can, over a link that carries a part of that; vCPU 2 answers.
 HOT = SMALL.but(vcpus=4, echo=2, burst=500, sleep=0, period=0, check=0)
@@ -22,13 +25,13 @@ def is_held(info):
     return throttle(info).get("held-time", 0) > 0
 
 
-def held(bench, spec=HOT, **parameters):
+def held(bench, spec=HOT, rate=NARROW, **parameters):
     """A source that is being held back, on its way to a destination."""
     source = bench.source(spec)
     bench.needs_godwit()
     source.free_rate = source.rate(1.0)
     destination = bench.destination(mode=GOVERNED)
-    bench.begin(source, listen(destination), NARROW, GOVERNED, **parameters)
+    bench.begin(source, listen(destination), rate, GOVERNED, **parameters)
     bench.until(source, is_held)
     return source, destination
 
@@ -36,6 +39,7 @@ def held(bench, spec=HOT, **parameters):
 def goes_on(bench, source):
     """As fast as before: nobody is held any more."""
     source.check(0.5)
+    source.wait_beats(3)
     rate = source.rate(1.0)
     expect(rate > source.free_rate / 2, f"changes {rate:.0f} pages/s, {source.free_rate:.0f} before it was held")
 
@@ -133,6 +137,46 @@ def throttle_stop_and_cont(bench):
 
 
 @speed_test
+def throttle_unplug(bench):
+    """A vCPU goes away while it is held; the others are held on, and all are let go."""
+    last = HOT.vcpus - 1
+    spare = f"qemu64-x86_64-cpu,id=spare,socket-id=0,core-id={last},thread-id=0"
+    source, _ = held(bench, HOT.but(vcpus=last, workers=HOT.vcpus, extra=(
+        "-smp", f"{last},maxcpus={HOT.vcpus}", "-device", spare)))
+    bench.until(source, lambda info: any(
+        vcpu["cpu-index"] == last and vcpu["held"] for vcpu in throttle(info)["vcpus"]))
+    source.log.send(f"eject {last}")
+    # That it is gone QEMU tells only where the host has asked for it.
+    end = time.monotonic() + 40
+    while len(source.qmp.command("query-cpus-fast")) > last:
+        expect(time.monotonic() < end, "the vCPU did not go away")
+        time.sleep(0.05)
+    before = throttle(source.qmp.command("query-migrate"))["held-time"]
+    bench.until(source, lambda info: throttle(info)["held-time"] > before)
+    source.qmp.command("migrate_cancel")
+    bench.until_final(source)
+    goes_on(bench, source)
+
+
+@speed_test
+def throttle_snapshot(bench):
+    """A snapshot is refused, as without the throttle, and the guest that was held for it goes on."""
+    source, destination = held(bench)
+    disk(bench, source, True)
+    try:
+        snapshot(source, "snapshot-save", "one")
+    except Failed as error:
+        bench.says(str(error), "migration")
+    else:
+        raise Failed("a snapshot was taken in the middle of a migration")
+    source.check(0.5)
+    bench.until(source, is_held)
+    source.qmp.command("migrate-set-parameters", x_cpu_throttle_max=99, max_bandwidth=link("200MB/s"))
+    bench.until_final(source)
+    destination.check(1)
+
+
+@speed_test
 def throttle_infeasible(bench):
     """A cap under which nothing can converge is told; one that changes on the way counts."""
     source, destination = held(bench, x_cpu_throttle_max=20)
@@ -148,6 +192,63 @@ def throttle_infeasible(bench):
     source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"))
     bench.until_final(source)
     destination.check(1)
+
+
+# It has 4 MiB that change. Where KVM is slow, in a virtual machine, it changes 6000 pages/s.
+KVM = SMALL.but(bare=True, memory_mb=64, echo=0)
+THIN = {"rate": link("1MB/s"), "x_cpu_throttle_max": 99, "downtime_limit": 1}
+
+
+def needs_kvm():
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        raise Skip("no /dev/kvm")
+
+
+def with_kvm(bench, extra=()):
+    """A guest of KVM is held, answers, is let go by a cancel, and is moved while it is held."""
+    needs_kvm()
+    source, destination = held(bench, KVM.but(accel="kvm", extra=extra), **THIN)
+    echo = Echo(source)
+    time.sleep(1)
+    echo.stop()
+    vcpu = throttle(source.qmp.command("query-migrate"))["vcpus"][0]
+    expect(echo.trips, "it does not answer")
+    expect(vcpu["interrupts"] > 0 and vcpu["boosts"] > 0, f"no interrupt let it run: {vcpu}")
+    source.qmp.command("migrate_cancel")
+    bench.until_final(source)
+    goes_on(bench, source)
+    bench.stop(destination)
+    destination = bench.destination(mode=GOVERNED)
+    bench.begin(source, listen(destination), mode=GOVERNED, **THIN)
+    bench.until(source, is_held)
+    source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"))
+    bench.until_final(source)
+    info = source.qmp.command("query-migrate")
+    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')}")
+    destination.check(1)
+
+
+@speed_test
+def throttle_kvm(bench):
+    """KVM's dirty bitmaps: held by CPU time, on the halt_cond."""
+    with_kvm(bench)
+
+
+@speed_test
+def throttle_kvm_ring(bench):
+    """KVM's dirty ring: pages are counted as they are reaped."""
+    needs_kvm()
+    source = bench.source(KVM.but(accel="kvm,dirty-ring-size=4096"))
+    bench.needs_godwit()
+    # Whether it is held is left open: in a virtual machine a guest may stand still before its ring is reaped.
+    result = bench.move(source, bench.destination(mode=GOVERNED), THIN["rate"], GOVERNED)
+    expect(throttle(result["info"])["pages"] > 0, f"no page was counted: {throttle(result['info'])}")
+
+
+@speed_test
+def throttle_kvm_halted(bench):
+    """KVM, held inside KVM_RUN."""
+    with_kvm(bench, extra=("-global", "migration.x-godwit-halted-hold=on"))
 
 
 @speed_test

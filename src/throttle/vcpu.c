@@ -243,6 +243,11 @@ bool godwit_vcpu_may_run(struct godwit_vcpu *v, uint64_t now_ns)
 	return has_credit;
 }
 
+bool godwit_vcpu_may_boost(const struct godwit_vcpu *v)
+{
+	return !load(&v->page_cost) || may_owe(v);
+}
+
 /* Until both are used up, at the peak density; cost is not 0. */
 static uint64_t running_ns(const struct godwit_vcpu *v, uint64_t cost)
 {

@@ -161,9 +161,11 @@ Test(vcpu, runs_at_the_instant_of_an_io_event_unless_deep_in_debt)
 			held += g.v->held_since_ns != 0;
 			godwit_vcpu_advance(g.v, g.now_ns, 0);
 			bool is_deep = g.v->page_credit <= -CREDIT(DEBT_NS);
+			bool may_boost = godwit_vcpu_may_boost(g.v);
 			godwit_vcpu_io(g.v, g.now_ns);
 			bool may_run = godwit_vcpu_may_run(g.v, g.now_ns);
 			CHECK(may_run || is_deep, "an event did not let it run");
+			CHECK(may_run == may_boost, "an event did not do what was said of it");
 			asked++;
 		}
 	}
