@@ -45,6 +45,7 @@ enum mode {
 #define OCTAVES_ABOVE 3.0	/* how far the price may rise above what the link's speed says */
 #define QUICK_PS 4000.0		/* a byte: 2 Gbit/s */
 #define LATE_MUCH 0.1
+#define KNOWN_STEPS 64		/* of 4 ms or more; a hold is 100 ms and seen at its end */
 #define LINK_FALL 0.5		/* octaves a step by which the link may turn out quicker than thought: */
 #define LINK_RISE 0.1		/* and slower, per STEP_NS: a socket's buffer swallows the first megabyte at once */
 
@@ -139,13 +140,17 @@ static void move(struct godwit_price *p, double octaves)
 
 /*
  * Workers that sleep long after they were woken say that nothing idles but them. On a quick link that is what
- * makes it look busy, too: what sends and what receives lack the processors.
+ * makes it look busy, too: what sends and what receives lack the processors. A link that was held of late is as
+ * quick as it is let be: between two holds it only looks quicker.
  */
 static void learn_late(struct godwit_price *p, const struct godwit_price_input *sum)
 {
 	double late = (double)sum->worker_late_ns / ((double)sum->span_ns * sum->workers);
-	bool is_doubtful = !sum->link_held_ns && p->link_ps_per_byte < QUICK_PS;
+	bool is_doubtful;
 
+	if (sum->link_held_ns)
+		p->known_until = p->step + KNOWN_STEPS;
+	is_doubtful = p->step >= p->known_until && p->link_ps_per_byte < QUICK_PS;
 	smooth(&p->late, late, false);
 	p->above = OCTAVES_ABOVE * (is_doubtful ? 1 - clamp(p->late / LATE_MUCH, 0, 1) : 1);
 }

@@ -67,6 +67,26 @@ Test(price, idle_workers_that_wake_late_do_not_raise_it_above_the_link)
 		cr_assert_leq(godwit_price_step(&price, &late), link_ps + 2, "step %u", i);
 }
 
+/* Between two holds the socket takes a burst at once: that says nothing of the link. */
+Test(price, workers_that_wake_late_do_not_lower_it_between_two_holds)
+{
+	struct godwit_price_input burst = flow(0, 3000000), held = flow(0, 2000000);
+	struct godwit_price price, calm;
+
+	held.link_held_ns = 2000000;
+	godwit_price_init(&price);
+	godwit_price_init(&calm);
+	for (unsigned i = 0; i < 400; i++) {
+		struct godwit_price_input *in = i % 8 ? &burst : &held;
+
+		burst.worker_late_ns = 800000;
+		uint64_t now = godwit_price_step(&price, in);
+
+		burst.worker_late_ns = 0;
+		cr_assert_eq(now, godwit_price_step(&calm, in), "step %u", i);
+	}
+}
+
 /* Encoding threads that wait for a processor make the price doubt a busy link, but not one that is held. */
 struct seen {
 	uint64_t lowest;
