@@ -46,7 +46,8 @@ bool godwit_kvm_halt(CPUState *cpu, uint64_t *was_at)
     return kvm_enabled() && kvm_irqchip_in_kernel() &&
         /* What QEMU has to put yet may be another RIP. */
         !cpu->vcpu_dirty &&
-        godwit_kvm_look(cpu, &state, was_at) && state == KVM_MP_STATE_RUNNABLE &&
+        godwit_kvm_look(cpu, &state, was_at) &&
+        state == KVM_MP_STATE_RUNNABLE &&
         godwit_kvm_set(cpu, KVM_MP_STATE_HALTED);
 }
 
