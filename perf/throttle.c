@@ -70,6 +70,7 @@ struct row {
 	const char *load, *loop, *policy;
 	double strength;		/* open: in the policy's own unit; closed: the cap or the quota */
 	double share;			/* open: of the unthrottled dirty rate, asked for */
+	double allowed;			/* governor: what it allows at the end; NaN: another's */
 	double reached;			/* and reached */
 	double keep;			/* of the batch work */
 	struct class_figures hot, cold;
@@ -155,6 +156,7 @@ static void put_row(struct json_object *array, const struct row *row)
 	put_real(o, "exits_per_s", row->exits_per_s, 1);
 	if (!row->result) {
 		put_real(o, "share", row->share, 3);
+		put_real(o, "allowed", row->allowed, 4);
 		put_real(o, "reached", row->reached, 4);
 		return;
 	}
@@ -232,6 +234,9 @@ static void note_open(struct json_object *json, struct table *table, struct open
 
 	fill(&row, ask->sim.load, result);
 	row.reached = result->pages_per_s / ask->free_pages_per_s;
+	row.allowed = NAN;
+	if (ask->sim.policy == SIM_GOVERNOR)
+		row.allowed = (double)result->stats.allowed_pages_per_s / ask->free_pages_per_s;
 	if (json)
 		put_row(json, &row);
 	else

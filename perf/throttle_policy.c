@@ -305,7 +305,7 @@ static void gov_tick(struct sim *sim)
 		in.threshold_pages = in.send_pages_per_s * 3 / 10;
 		in.is_first_pass = sim->migration.syncs <= 1;
 	} else {
-		/* A round that never gets on allows half of what is sent. */
+		/* A round that never gets on allows three eighths of what is sent. */
 		in.send_pages_per_s = (uint64_t)(2 * sim->options->strength);
 		in.remaining_pages = in.round_pages = 1u << 26;
 	}

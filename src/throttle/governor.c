@@ -318,17 +318,17 @@ static uint64_t slew(const struct godwit_vcpu *v, uint64_t rate)
 	return at_most(at_least(rate, from / 2), from + from / 2);
 }
 
-/* Windows that spend half of the rate if the guest works through them, within bounds. */
+/* Windows that spend the rate if the guest works through them, within bounds. */
 static uint32_t boost_for(const struct godwit_vcpu *v, uint64_t rate)
 {
-	/* Of a second: rate / (2 density), over events per second. */
-	uint64_t half = at_most(rate, 1ull << 34) * (S / 2);
+	/* Of a second: rate / density, over events per second. */
+	uint64_t all = at_most(rate, 1ull << 33) * S;
 	unsigned __int128 dense = (unsigned __int128)v->density * (v->io_rate >> RATE_SHIFT);
 
 	/* The division only where it is between the bounds. */
-	if (half >= dense * BOOST_MAX_NS)
+	if (all >= dense * BOOST_MAX_NS)
 		return BOOST_MAX_NS;
-	return half <= dense * BOOST_MIN_NS ? BOOST_MIN_NS : (uint32_t)(half / (uint64_t)dense);
+	return all <= dense * BOOST_MIN_NS ? BOOST_MIN_NS : (uint32_t)(all / (uint64_t)dense);
 }
 
 static void govern(struct godwit_vcpu *v, uint64_t rate, uint64_t entitled, uint32_t floor)

@@ -84,14 +84,12 @@ void godwit_vcpu_io(struct godwit_vcpu *v, uint64_t now_ns)
 	atomic_fetch_add_explicit(&v->io_events, 1, memory_order_relaxed);
 }
 
-/* How much of a window is left when this much of a debt is: all of it over the first quarter. */
+/* The part of a window that is left of a debt. */
 static uint64_t shorten(uint64_t window_ns, int64_t left, int64_t debt)
 {
-	int64_t enough = debt / 4 * 3;
-
 	if (left <= 0)
 		return 0;
-	return left < enough ? window_ns * (uint64_t)left / (uint64_t)enough : window_ns;
+	return left < debt ? window_ns * (uint64_t)left / (uint64_t)debt : window_ns;
 }
 
 /*
