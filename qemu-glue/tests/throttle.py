@@ -36,6 +36,16 @@ def held(bench, spec=HOT, rate=NARROW, **parameters):
     return source, destination
 
 
+def arrive(bench, source, destination, **parameters):
+    """It gets a link on which it is over soon, and goes on at the destination; query-migrate of its end."""
+    source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"), **parameters)
+    bench.until_final(source)
+    info = source.qmp.command("query-migrate")
+    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')}")
+    destination.check(1)
+    return info
+
+
 def goes_on(bench, source):
     """As fast as before: nobody is held any more."""
     source.check(0.5)
@@ -68,12 +78,8 @@ def throttle_only_by_both(bench):
 
 def moved(bench, spec):
     source, destination = held(bench, spec, x_cpu_throttle_max=99)
-    source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"))
-    bench.until_final(source)
-    info = source.qmp.command("query-migrate")
-    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')}")
+    info = arrive(bench, source, destination)
     expect(throttle(info)["held-time"] > 0, "what was held is not shown afterwards")
-    destination.check(1)
 
 
 @speed_test
@@ -131,9 +137,7 @@ def throttle_stop_and_cont(bench):
     expect(throttle(after)["held-time"] == throttle(before)["held-time"], "the time of a stopped guest is counted as held")
     source.qmp.command("cont")
     source.check(0.5)
-    source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"))
-    bench.until_final(source)
-    destination.check(1)
+    arrive(bench, source, destination)
 
 
 @speed_test
@@ -147,10 +151,7 @@ def throttle_unplug(bench):
         vcpu["cpu-index"] == last and vcpu["held"] for vcpu in throttle(info)["vcpus"]))
     source.log.send(f"eject {last}")
     # That it is gone QEMU tells only where the host has asked for it.
-    end = time.monotonic() + 40
-    while len(source.qmp.command("query-cpus-fast")) > last:
-        expect(time.monotonic() < end, "the vCPU did not go away")
-        time.sleep(0.05)
+    bench.until(source, lambda _: len(source.qmp.command("query-cpus-fast")) == last, timeout_s=40)
     before = throttle(source.qmp.command("query-migrate"))["held-time"]
     bench.until(source, lambda info: throttle(info)["held-time"] > before)
     source.qmp.command("migrate_cancel")
@@ -171,9 +172,7 @@ def throttle_snapshot(bench):
         raise Failed("a snapshot was taken in the middle of a migration")
     source.check(0.5)
     bench.until(source, is_held)
-    source.qmp.command("migrate-set-parameters", x_cpu_throttle_max=99, max_bandwidth=link("200MB/s"))
-    bench.until_final(source)
-    destination.check(1)
+    arrive(bench, source, destination, x_cpu_throttle_max=99)
 
 
 @speed_test
@@ -189,9 +188,7 @@ def throttle_infeasible(bench):
     bench.until(source, lambda info: throttle(info)["max"] == 70)
     source.qmp.command("migrate-set-parameters", max_cpu_throttle=99)
     bench.until(source, lambda info: throttle(info)["max"] == 99)
-    source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"))
-    bench.until_final(source)
-    destination.check(1)
+    arrive(bench, source, destination)
 
 
 # It has 4 MiB that change. Where KVM is slow, in a virtual machine, it changes 6000 pages/s.
@@ -221,11 +218,7 @@ def with_kvm(bench, extra=()):
     destination = bench.destination(mode=GOVERNED)
     bench.begin(source, listen(destination), mode=GOVERNED, **THIN)
     bench.until(source, is_held)
-    source.qmp.command("migrate-set-parameters", max_bandwidth=link("200MB/s"))
-    bench.until_final(source)
-    info = source.qmp.command("query-migrate")
-    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')}")
-    destination.check(1)
+    arrive(bench, source, destination)
 
 
 @speed_test

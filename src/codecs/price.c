@@ -18,10 +18,12 @@
  *  - a climb is compared with the place where it began. On a link, heavier rungs send the same bytes per
  *    second and retire more. Where the wire slowed down and no more was retired, the climb did not pay.
  *  - encoding threads that wait for a processor mean that processors are short, whatever the link says.
- * Where they wait for one from the moment they are woken, as they do beside a quick link and light rungs, the price
- * stays at what the link's speed says: see learn_late(). Either check leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
+ * Either leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
  * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
  * by a truce in which preemption is not acted upon, and which doubles as well.
+ *
+ * Beside a quick link and light rungs encoding is so short that threads wait for a processor before it, from
+ * when they are woken. There the price stays at what the link's speed says: see learn_late().
  *
  * Where the caller keeps a bandwidth limit and says how long it was held back, none of these doubts is left.
  *
