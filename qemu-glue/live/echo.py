@@ -33,14 +33,19 @@ class Echo:
                     got += more
             except OSError:
                 return
-            self.trips.append((begun, (time.monotonic() - begun) * 1000))
+            if got == word:
+                self.trips.append((begun, (time.monotonic() - begun) * 1000))
             time.sleep(max(0, begun + self.period_s - time.monotonic()))
 
     def stop(self):
         self.stopping = True
         self.thread.join(6)
 
+    def between(self, since, until):
+        """ms of each round trip of a span, the shortest first."""
+        return sorted(ms for at, ms in self.trips if since <= at <= until)
+
     def percentile(self, share, since=0.0, until=float("inf")):
         """ms below which that share of the round trips of a span lies."""
-        trips = sorted(ms for at, ms in self.trips if since <= at <= until)
+        trips = self.between(since, until)
         return trips[min(int(len(trips) * share), len(trips) - 1)] if trips else None
