@@ -166,6 +166,7 @@ int godwit_base_remove_block(struct godwit_base *base, uint32_t id)
 	block = &base->block[id];
 	godwit_arena_free(&base->arena, block->state);
 	godwit_arena_free(&base->arena, block->rows);
+	godwit_arena_free(&base->arena, block->touch);
 	/* Slots still tagged with its keys are nobody's: only a block that is laid out is found by key. */
 	*block = (struct block){ 0 };
 	godwit_base_tell(base);
@@ -208,9 +209,11 @@ bool godwit_base_view(struct godwit_base *base, uint32_t id, struct godwit_base_
 		view_ret->granule_bytes = base->plan.granule_bytes;
 		view_ret->row_words = row_words_of(base->plan.granule_bytes);
 		view_ret->rows = block->rows;
+		view_ret->touch = block->touch;
 		view_ret->signer = &base->signer;
 	} else {
 		view_ret->cache = &base->cache;
+		view_ret->touch = base->cache_touch;
 		view_ret->first_key = block->first_key;
 	}
 	return true;

@@ -6,6 +6,7 @@
 
 #include <godwit/batch.h>
 
+#include "engine/touch.h"
 #include "xbzrle/page_cache.h"
 #include "xbzrle/xbzrle.h"
 
@@ -45,6 +46,7 @@ struct godwit_base_view {
 	const struct godwit_signer *signer;	/* NULL unless signatures */
 	struct godwit_page_cache *cache;	/* NULL unless pages */
 	uint64_t first_key;		/* the cache's key of page 0 */
+	struct godwit_touch *touch;	/* of rows or slots; NULL when off */
 };
 
 /* False: no such block. One that was added since the last layout has kind GODWIT_BASE_OFF until the next. */
@@ -53,6 +55,15 @@ bool godwit_base_view(struct godwit_base *base, uint32_t block, struct godwit_ba
 static inline uint64_t *godwit_base_row(const struct godwit_base_view *view, uint64_t page)
 {
 	return view->rows + page * view->row_words;
+}
+
+/* The row of a page that is being sent: it may be written. */
+static inline uint64_t *godwit_base_own_row(const struct godwit_base_view *view, uint64_t page)
+{
+	uint64_t *row = godwit_base_row(view, page);
+
+	godwit_touch(view->touch, row);
+	return row;
 }
 
 static inline uint64_t godwit_base_key(const struct godwit_base_view *view, uint64_t page)
@@ -64,8 +75,13 @@ static inline uint64_t godwit_base_key(const struct godwit_base_view *view, uint
 static inline enum godwit_page_claim godwit_base_claim(const struct godwit_base_view *view, uint64_t page,
 						       struct godwit_page_slot *slot_ret)
 {
-	return godwit_page_cache_claim(view->cache, godwit_base_key(view, page),
-				       view->state[page] == GODWIT_BASE_KNOWN, view->round, slot_ret);
+	enum godwit_page_claim claim =
+		godwit_page_cache_claim(view->cache, godwit_base_key(view, page),
+					view->state[page] == GODWIT_BASE_KNOWN, view->round, slot_ret);
+
+	if (claim == GODWIT_PAGE_EMPTY)
+		godwit_touch(view->touch, slot_ret->page);
+	return claim;
 }
 
 /* The slot now holds what was sent: the page is KNOWN. */

@@ -116,8 +116,10 @@ static void unreserve(struct godwit_base *base)
 
 		godwit_arena_free(&base->arena, block->new_state);
 		godwit_arena_free(&base->arena, block->new_rows);
+		godwit_arena_free(&base->arena, block->new_touch);
 		block->new_state = NULL;
 		block->new_rows = NULL;
+		block->new_touch = NULL;
 	}
 }
 
@@ -131,9 +133,13 @@ static int reserve_block(struct godwit_base *base, const struct plan *plan, stru
 			return -ENOMEM;
 	}
 	if (plan->kind == GODWIT_BASE_SIGNATURES && !has_rows) {
-		block->new_rows = godwit_arena_alloc(&base->arena,
-						     rows_bytes(block->pages, plan->granule_bytes));
+		uint64_t bytes = rows_bytes(block->pages, plan->granule_bytes);
+
+		block->new_rows = godwit_arena_alloc(&base->arena, bytes);
 		if (!block->new_rows)
+			return -ENOMEM;
+		block->new_touch = godwit_touch_create(&base->arena, block->new_rows, bytes);
+		if (!block->new_touch)
 			return -ENOMEM;
 	}
 	return 0;
@@ -157,9 +163,14 @@ static int reserve(struct godwit_base *base, const struct plan *plan, void **mem
 		*memory_ret = godwit_arena_alloc(&base->arena, plan_bytes(plan));
 		if (!*memory_ret)
 			goto unreserve;
+		base->new_cache_touch = godwit_touch_create(&base->arena, *memory_ret, plan_bytes(plan));
+		if (!base->new_cache_touch)
+			goto free_cache;
 	}
 	return 0;
 
+free_cache:
+	godwit_arena_free(&base->arena, *memory_ret);
 unreserve:
 	unreserve(base);
 	return -ENOMEM;
@@ -175,10 +186,13 @@ static void commit_block(struct godwit_base *base, const struct plan *plan, stru
 	}
 	if (plan->kind != GODWIT_BASE_SIGNATURES || block->new_rows) {
 		godwit_arena_free(&base->arena, block->rows);
+		godwit_arena_free(&base->arena, block->touch);
 		block->rows = block->new_rows;
+		block->touch = block->new_touch;
 	}
 	block->new_state = NULL;
 	block->new_rows = NULL;
+	block->new_touch = NULL;
 	block->first_key = block->new_first_key;
 	block->is_laid = block->pages && !is_off;
 }
@@ -190,7 +204,10 @@ static void commit(struct godwit_base *base, const struct plan *plan,
 		commit_block(base, plan, &base->block[id]);
 	if (plan->kind != GODWIT_BASE_PAGES || cache_memory) {
 		godwit_arena_free(&base->arena, base->cache_memory);
+		godwit_arena_free(&base->arena, base->cache_touch);
 		base->cache_memory = cache_memory;
+		base->cache_touch = base->new_cache_touch;
+		base->new_cache_touch = NULL;
 	}
 	if (cache_memory)
 		base->cache = *cache;

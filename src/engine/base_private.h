@@ -6,6 +6,7 @@
 
 #include "engine/base.h"
 #include "engine/memory.h"
+#include "engine/touch.h"
 #include "xbzrle/xbzrle.h"
 
 /*
@@ -20,12 +21,14 @@ struct block {
 	uint64_t first_key;		/* valid while is_laid */
 	uint8_t *state;
 	uint64_t *rows;
+	struct godwit_touch *touch;	/* of the rows */
 	bool is_laid;			/* the layout in force knows it */
 
 	/* During a layout: what it has reserved; NULL where the old one is kept or none is needed. */
 	uint64_t new_first_key;
 	uint8_t *new_state;
 	uint64_t *new_rows;
+	struct godwit_touch *new_touch;
 };
 
 /* A layout, in force or considered. */
@@ -49,6 +52,7 @@ struct godwit_base {
 	struct plan plan;
 	struct godwit_page_cache cache;
 	void *cache_memory;		/* NULL unless pages */
+	struct godwit_touch *cache_touch, *new_cache_touch;	/* the new one during a layout */
 	struct block block[GODWIT_MAX_BLOCKS];
 	char line[256];
 	bool is_less;

@@ -366,7 +366,7 @@ static int verify(struct godwit_decoder *d)
 /* ---- 6. the guest's pages ---- */
 
 /* Write only what is not there yet: a guest page that was never touched needs no memory. */
-static void apply_fill(uint8_t *host, uint64_t word)
+static void apply_fill(struct godwit_touch *touch, uint8_t *host, uint64_t word)
 {
 	uint64_t *at = (uint64_t *)host;
 	uint64_t differs = 0;
@@ -376,33 +376,38 @@ static void apply_fill(uint8_t *host, uint64_t word)
 			differs |= at[i + j] ^ word;
 	if (!differs)
 		return;
+	godwit_touch(touch, host);
 	for (unsigned i = 0; i < GODWIT_PAGE_BYTES / sizeof(*at); i++)
 		at[i] = word;
 }
 
 static void apply(struct godwit_decoder *d, uint64_t count[GODWIT_COUNTERS])
 {
+	struct godwit_touch *touch = d->block->touch;
+
 	for (unsigned i = 0; i < d->head.nr_pages; i++) {
 		struct page_todo *todo = &d->todo[i];
 		uint8_t *host = host_of(d, todo);
 
 		switch (todo->kind) {
 		case GODWIT_KIND_ZERO:
-			apply_fill(host, 0);
+			apply_fill(touch, host, 0);
 			count[GODWIT_COUNT_ZERO]++;
 			break;
 		case GODWIT_KIND_FILL:
-			apply_fill(host, todo->word);
+			apply_fill(touch, host, todo->word);
 			count[GODWIT_COUNT_FILL]++;
 			break;
 		case GODWIT_KIND_SAME:
 			count[GODWIT_COUNT_SAME]++;
 			break;
 		case GODWIT_KIND_WHOLE:
+			godwit_touch(touch, host);
 			memcpy(host, todo->bytes, GODWIT_PAGE_BYTES);
 			count[GODWIT_COUNT_WHOLE]++;	/* raw ones are told apart by count_blocks() */
 			break;
 		default:
+			godwit_touch(touch, host);
 			apply_delta(todo, host);
 			count[todo->kind == GODWIT_KIND_WORDS ? GODWIT_COUNT_WORDS :
 								GODWIT_COUNT_LINES]++;

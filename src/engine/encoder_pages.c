@@ -145,7 +145,7 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 			       const struct godwit_ahead *ahead)
 {
 	uint8_t *state = &view->state[page];
-	uint64_t *row = godwit_base_row(view, page);
+	uint64_t *row;
 	struct godwit_save save;
 
 	/* A zero page's row is never touched, so that a sparse guest's table stays sparse. */
@@ -154,6 +154,7 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 		put_zero(e, gap);
 		return;
 	}
+	row = godwit_base_own_row(view, page);
 	if (*state == GODWIT_BASE_UNKNOWN) {
 		godwit_save_lines_ahead(view->signer, view->granule_bytes, host, NULL, e->row, e->out,
 					NULL, ahead, &save);

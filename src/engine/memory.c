@@ -11,6 +11,7 @@
  * stay resident, and there is no background thread here that would see to it later.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/types.h>
@@ -23,19 +24,21 @@ int godwit_je_mallctl(const char *name, void *old, size_t *old_bytes, void *fres
 
 /* jemalloc's flags: log2 of the alignment, zeroed, no thread cache, arena number plus one from bit 20. */
 #define ALIGNED_128 7
+#define ALIGNED_HUGE 21
 #define ZEROED 0x40
 #define NO_TCACHE (1 << 8)
 
 /*
  * Tables of this size are filled nearly whole, row by row, and read at random: huge pages halve the price
  * of the first touch (codecs.md: 339 -> 167 ns a row) and spare the TLB. Below, the rounding would weigh.
+ * They begin at a huge page, so that no row lies in two.
  */
 #define HUGE_BYTES ((size_t)2 << 20)
 #define HUGE_FROM_BYTES (8 * HUGE_BYTES)
 
 static int flags_of(const struct godwit_arena *arena)
 {
-	return ALIGNED_128 | NO_TCACHE | (int)((arena->index + 1) << 20);
+	return NO_TCACHE | (int)((arena->index + 1) << 20);
 }
 
 static int set_decay(unsigned index, const char *which)
@@ -71,22 +74,15 @@ void godwit_arena_destroy(struct godwit_arena *arena)
 	godwit_je_mallctl(name, NULL, NULL, NULL, 0);
 }
 
-static void advise_huge(void *mem, size_t bytes)
-{
-	uintptr_t first = ((uintptr_t)mem + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
-	uintptr_t end = ((uintptr_t)mem + bytes) & ~(HUGE_BYTES - 1);
-
-	/* Refused where huge pages are off: nothing is lost. */
-	if (first < end)
-		madvise((void *)first, end - first, MADV_HUGEPAGE);
-}
-
 static void *alloc(struct godwit_arena *arena, size_t bytes, int flags)
 {
-	void *mem = godwit_je_mallocx(bytes ? bytes : 1, flags_of(arena) | flags);
+	bool is_huge = bytes >= HUGE_FROM_BYTES;
+	void *mem = godwit_je_mallocx(bytes ? bytes : 1,
+				      flags_of(arena) | flags | (is_huge ? ALIGNED_HUGE : ALIGNED_128));
 
-	if (mem && bytes >= HUGE_FROM_BYTES)
-		advise_huge(mem, bytes);
+	/* Refused where huge pages are off: nothing is lost. */
+	if (mem && is_huge)
+		madvise(mem, bytes & ~(HUGE_BYTES - 1), MADV_HUGEPAGE);
 	return mem;
 }
 

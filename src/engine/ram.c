@@ -59,7 +59,10 @@ int godwit_ram_add_block(struct godwit_ram *ram, uint32_t id, const char *name, 
 		return -EEXIST;
 	}
 	block = godwit_arena_alloc_zero(&ram->arena, sizeof(*block));
-	if (!block) {
+	if (block)
+		block->touch = godwit_touch_create(&ram->arena, host, bytes);
+	if (!block || !block->touch) {
+		godwit_arena_free(&ram->arena, block);
 		godwit_error_set(error, "no memory for RAM block %u", id);
 		return -ENOMEM;
 	}
@@ -74,6 +77,7 @@ int godwit_ram_remove_block(struct godwit_ram *ram, uint32_t id)
 {
 	if (!godwit_ram_block(ram, id))
 		return -ENOENT;
+	godwit_arena_free(&ram->arena, ram->block[id]->touch);
 	godwit_arena_free(&ram->arena, ram->block[id]);
 	ram->block[id] = NULL;
 	return 0;

@@ -5,6 +5,7 @@
 #include <godwit/batch.h>
 
 #include "engine/memory.h"
+#include "engine/touch.h"
 
 /*
  * ram.h - where a destination's pages go: RAM blocks by id
@@ -15,6 +16,7 @@ struct godwit_ram_block {
 	char name[64];
 	uint8_t *host;
 	uint64_t pages;
+	struct godwit_touch *touch;
 };
 
 struct godwit_ram {

@@ -162,7 +162,7 @@ static void save_by_signatures(struct godwit_stock *s, const struct godwit_base_
 			       const void *host, const struct godwit_ahead *ahead)
 {
 	uint8_t *state = &view->state[page];
-	uint64_t *row = godwit_base_row(view, page);
+	uint64_t *row;
 	struct godwit_save save;
 	enum godwit_xbzrle result;
 	size_t delta_bytes;
@@ -173,6 +173,7 @@ static void save_by_signatures(struct godwit_stock *s, const struct godwit_base_
 		put_zero(s, page);
 		return;
 	}
+	row = godwit_base_own_row(view, page);
 	if (*state == GODWIT_BASE_UNKNOWN) {
 		godwit_save_lines_ahead(view->signer, view->granule_bytes, host, NULL, s->row, next_bytes(s),
 					NULL, ahead, &save);
