@@ -297,12 +297,8 @@ static void parse_options(struct setup *setup, int argc, char **argv)
 	}
 	if (!old_path || !new_path)
 		usage_error("--old FILE and --new FILE are needed: the same pages before and after");
-	image_load(&setup->old_image, old_path);
 	image_load(&setup->new_image, new_path);
-	if (setup->old_image.pages != setup->new_image.pages)
-		die("%s has %llu pages and %s has %llu: page i of both must be the same guest page", old_path,
-		    (unsigned long long)setup->old_image.pages, new_path,
-		    (unsigned long long)setup->new_image.pages);
+	image_load_old(&setup->old_image, old_path, &setup->new_image);
 	if (setup->new_image.pages > UINT32_MAX / 2)
 		die("%s: too large to be measured in one go", new_path);
 	setup->pages = setup->new_image.pages;

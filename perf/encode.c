@@ -150,13 +150,8 @@ static void parse_options(struct setup *setup, int argc, char **argv)
 		usage_error("--new FILE is needed: the pages to encode");
 	image_load(&setup->new_image, new_path);
 	setup->has_old = old_path;
-	if (!old_path)
-		return;
-	image_load(&setup->old_image, old_path);
-	if (setup->old_image.pages != setup->new_image.pages)
-		die("%s has %llu pages and %s has %llu: page i of both must be the same guest page", old_path,
-		    (unsigned long long)setup->old_image.pages, new_path,
-		    (unsigned long long)setup->new_image.pages);
+	if (old_path)
+		image_load_old(&setup->old_image, old_path, &setup->new_image);
 }
 
 static void log_line(void *user, enum godwit_log_level level, const char *line)

@@ -59,10 +59,7 @@ static void load_images(struct memory *memory, const struct setup *setup)
 	memory->new_pages = memory->old_pages = memory->new_image.bytes;
 	if (!setup->old_path)
 		return;
-	image_load(&memory->old_image, setup->old_path);
-	if (memory->old_image.pages != memory->pages)
-		die("%s and %s have different lengths: page i of both must be the same page", setup->old_path,
-		    setup->new_path);
+	image_load_old(&memory->old_image, setup->old_path, &memory->new_image);
 	memory->old_pages = memory->old_image.bytes;
 	memory->interval_ns = (double)setup->interval_ns;
 }

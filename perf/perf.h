@@ -130,6 +130,8 @@ struct image {
 };
 /* FILE, or FILE.zst (unpacked, windows of up to 128 MiB). Exits 1 with the reason. */
 void image_load(struct image *image, const char *path);
+/* What the same pages were before those of `with`: as many, or it exits 1. */
+void image_load_old(struct image *image, const char *path, const struct image *with);
 void image_unload(struct image *image);
 
 /* Zeroed page-aligned memory, huge pages asked for; exits 1 when there is none. munmap()ed by the caller. */

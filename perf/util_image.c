@@ -133,6 +133,14 @@ void image_load(struct image *image, const char *path)
 	image->pages = image->len_bytes / GODWIT_PAGE_BYTES;
 }
 
+void image_load_old(struct image *image, const char *path, const struct image *with)
+{
+	image_load(image, path);
+	if (image->pages != with->pages)
+		die("%s has %llu pages and %s has %llu: page i of both must be the same guest page", path,
+		    (unsigned long long)image->pages, with->path, (unsigned long long)with->pages);
+}
+
 void image_unload(struct image *image)
 {
 	if (image->bytes)
