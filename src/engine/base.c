@@ -31,7 +31,7 @@ void godwit_base_tell(struct godwit_base *base)
 	if (base->plan.kind == GODWIT_BASE_PAGES)
 		bytes = plan_bytes(&base->plan);
 	for (unsigned id = 0; id < GODWIT_MAX_BLOCKS; id++) {
-		if (base->block[id].rows)
+		if (base->block[id].rows.mem)
 			bytes += rows_bytes(base->block[id].pages, base->plan.granule_bytes);
 	}
 	set_relaxed(&base->bytes, bytes);
@@ -165,8 +165,7 @@ int godwit_base_remove_block(struct godwit_base *base, uint32_t id)
 		return -ENOENT;
 	block = &base->block[id];
 	godwit_arena_free(&base->arena, block->state);
-	godwit_arena_free(&base->arena, block->rows);
-	godwit_arena_free(&base->arena, block->touch);
+	godwit_base_free_table(base, &block->rows);
 	/* Slots still tagged with its keys are nobody's: only a block that is laid out is found by key. */
 	*block = (struct block){ 0 };
 	godwit_base_tell(base);
@@ -208,12 +207,12 @@ bool godwit_base_view(struct godwit_base *base, uint32_t id, struct godwit_base_
 	if (base->plan.kind == GODWIT_BASE_SIGNATURES) {
 		view_ret->granule_bytes = base->plan.granule_bytes;
 		view_ret->row_words = row_words_of(base->plan.granule_bytes);
-		view_ret->rows = block->rows;
-		view_ret->touch = block->touch;
+		view_ret->rows = block->rows.mem;
+		view_ret->touch = block->rows.touch;
 		view_ret->signer = &base->signer;
 	} else {
 		view_ret->cache = &base->cache;
-		view_ret->touch = base->cache_touch;
+		view_ret->touch = base->cache_table.touch;
 		view_ret->first_key = block->first_key;
 	}
 	return true;

@@ -61,11 +61,11 @@ static void change_all_states(struct godwit_base *base, uint8_t from, uint8_t to
 
 static void coarsen_block(struct block *block, uint32_t from_words, uint32_t to_words)
 {
-	struct give_back give = give_back_from(block->rows);
+	struct give_back give = give_back_from(block->rows.mem);
 	uint64_t row[GODWIT_PAGE_LINES];
 
 	for (uint64_t page = 0; page < block->pages; page++) {
-		const uint64_t *old_row = block->rows + page * from_words;
+		const uint64_t *old_row = block->rows.mem + page * from_words;
 
 		give_back_below(&give, old_row);
 		if (block->state[page] != GODWIT_BASE_KNOWN)
@@ -73,7 +73,7 @@ static void coarsen_block(struct block *block, uint32_t from_words, uint32_t to_
 		memcpy(row, old_row, from_words * sizeof(*row));
 		for (uint32_t words = from_words; words > to_words; words /= 2)
 			godwit_signatures_coarsen(row, row, words);
-		memcpy(block->new_rows + page * to_words, row, to_words * sizeof(*row));
+		memcpy(block->new_rows.mem + page * to_words, row, to_words * sizeof(*row));
 	}
 }
 
@@ -85,7 +85,7 @@ static void signatures_to_signatures(struct godwit_base *base, const struct plan
 	for (unsigned id = 0; id < GODWIT_MAX_BLOCKS; id++) {
 		struct block *block = &base->block[id];
 
-		if (!block->rows || !block->new_rows)
+		if (!block->rows.mem || !block->new_rows.mem)
 			continue;
 		if (from_words > to_words)
 			coarsen_block(block, from_words, to_words);
@@ -153,7 +153,7 @@ static void sign_slot(void *user, uint64_t key, uint32_t round, uint8_t *page)
 
 	if (block) {
 		godwit_save_lines(&visit->base->signer, visit->granule_bytes, page, NULL,
-				  block->new_rows + number * words, copy, NULL, &save);
+				  block->new_rows.mem + number * words, copy, NULL, &save);
 		block->state[number] = STATE_SIGNED;
 	}
 	give_back_below(&visit->give, page);

@@ -109,68 +109,73 @@ static bool count_keys(struct godwit_base *base)
 	return is_moved;
 }
 
+static int alloc_table(struct godwit_base *base, uint64_t bytes, struct table *table)
+{
+	table->mem = godwit_arena_alloc(&base->arena, bytes);
+	table->touch = table->mem ? godwit_touch_create(&base->arena, table->mem, bytes) : NULL;
+	if (table->touch)
+		return 0;
+	godwit_base_free_table(base, table);
+	return -ENOMEM;
+}
+
+void godwit_base_free_table(struct godwit_base *base, struct table *table)
+{
+	godwit_arena_free(&base->arena, table->mem);
+	godwit_arena_free(&base->arena, table->touch);
+	*table = (struct table){ NULL, NULL };
+}
+
+/* It may have no memory itself. */
+static void replace_table(struct godwit_base *base, struct table *table, const struct table *by)
+{
+	godwit_base_free_table(base, table);
+	*table = *by;
+}
+
 static void unreserve(struct godwit_base *base)
 {
 	for (unsigned id = 0; id < GODWIT_MAX_BLOCKS; id++) {
 		struct block *block = &base->block[id];
 
 		godwit_arena_free(&base->arena, block->new_state);
-		godwit_arena_free(&base->arena, block->new_rows);
-		godwit_arena_free(&base->arena, block->new_touch);
+		godwit_base_free_table(base, &block->new_rows);
 		block->new_state = NULL;
-		block->new_rows = NULL;
-		block->new_touch = NULL;
 	}
 }
 
 static int reserve_block(struct godwit_base *base, const struct plan *plan, struct block *block)
 {
-	bool has_rows = block->rows && base->plan.granule_bytes == plan->granule_bytes;
+	bool has_rows = block->rows.mem && base->plan.granule_bytes == plan->granule_bytes;
 
 	if (!block->state) {
 		block->new_state = godwit_arena_alloc_zero(&base->arena, block->pages);
 		if (!block->new_state)
 			return -ENOMEM;
 	}
-	if (plan->kind == GODWIT_BASE_SIGNATURES && !has_rows) {
-		uint64_t bytes = rows_bytes(block->pages, plan->granule_bytes);
-
-		block->new_rows = godwit_arena_alloc(&base->arena, bytes);
-		if (!block->new_rows)
-			return -ENOMEM;
-		block->new_touch = godwit_touch_create(&base->arena, block->new_rows, bytes);
-		if (!block->new_touch)
-			return -ENOMEM;
-	}
+	if (plan->kind == GODWIT_BASE_SIGNATURES && !has_rows)
+		return alloc_table(base, rows_bytes(block->pages, plan->granule_bytes), &block->new_rows);
 	return 0;
 }
 
-/* *memory_ret is that of a new cache, or NULL where the old one is kept or none is needed. */
-static int reserve(struct godwit_base *base, const struct plan *plan, void **memory_ret)
+/* *cache_ret is that of a new cache, without memory where the old one is kept or none is needed. */
+static int reserve(struct godwit_base *base, const struct plan *plan, struct table *cache_ret)
 {
 	bool is_moved = count_keys(base);
 	bool has_cache = base->plan.kind == GODWIT_BASE_PAGES && base->plan.slots == plan->slots &&
 			 !is_moved;
 
-	*memory_ret = NULL;
+	*cache_ret = (struct table){ NULL, NULL };
 	if (plan->kind == GODWIT_BASE_OFF)
 		return 0;
 	for (unsigned id = 0; id < GODWIT_MAX_BLOCKS; id++) {
 		if (base->block[id].pages && reserve_block(base, plan, &base->block[id]))
 			goto unreserve;
 	}
-	if (plan->kind == GODWIT_BASE_PAGES && !has_cache) {
-		*memory_ret = godwit_arena_alloc(&base->arena, plan_bytes(plan));
-		if (!*memory_ret)
-			goto unreserve;
-		base->new_cache_touch = godwit_touch_create(&base->arena, *memory_ret, plan_bytes(plan));
-		if (!base->new_cache_touch)
-			goto free_cache;
-	}
+	if (plan->kind == GODWIT_BASE_PAGES && !has_cache && alloc_table(base, plan_bytes(plan), cache_ret))
+		goto unreserve;
 	return 0;
 
-free_cache:
-	godwit_arena_free(&base->arena, *memory_ret);
 unreserve:
 	unreserve(base);
 	return -ENOMEM;
@@ -184,32 +189,22 @@ static void commit_block(struct godwit_base *base, const struct plan *plan, stru
 		godwit_arena_free(&base->arena, block->state);
 		block->state = block->new_state;
 	}
-	if (plan->kind != GODWIT_BASE_SIGNATURES || block->new_rows) {
-		godwit_arena_free(&base->arena, block->rows);
-		godwit_arena_free(&base->arena, block->touch);
-		block->rows = block->new_rows;
-		block->touch = block->new_touch;
-	}
+	if (plan->kind != GODWIT_BASE_SIGNATURES || block->new_rows.mem)
+		replace_table(base, &block->rows, &block->new_rows);
 	block->new_state = NULL;
-	block->new_rows = NULL;
-	block->new_touch = NULL;
+	block->new_rows = (struct table){ NULL, NULL };
 	block->first_key = block->new_first_key;
 	block->is_laid = block->pages && !is_off;
 }
 
 static void commit(struct godwit_base *base, const struct plan *plan,
-		   const struct godwit_page_cache *cache, void *cache_memory)
+		   const struct godwit_page_cache *cache, const struct table *cache_table)
 {
 	for (unsigned id = 0; id < GODWIT_MAX_BLOCKS; id++)
 		commit_block(base, plan, &base->block[id]);
-	if (plan->kind != GODWIT_BASE_PAGES || cache_memory) {
-		godwit_arena_free(&base->arena, base->cache_memory);
-		godwit_arena_free(&base->arena, base->cache_touch);
-		base->cache_memory = cache_memory;
-		base->cache_touch = base->new_cache_touch;
-		base->new_cache_touch = NULL;
-	}
-	if (cache_memory)
+	if (plan->kind != GODWIT_BASE_PAGES || cache_table->mem)
+		replace_table(base, &base->cache_table, cache_table);
+	if (cache_table->mem)
 		base->cache = *cache;
 	base->plan = *plan;
 	godwit_base_tell(base);
@@ -272,14 +267,14 @@ int godwit_base_layout(struct godwit_base *base, const struct godwit_base_option
 {
 	struct godwit_base_options taken = base->options;
 	struct godwit_page_cache cache;
-	void *cache_memory;
+	struct table cache_table;
 	struct plan plan;
 	int err = options ? godwit_base_take_options(&taken, options, error) : 0;
 
 	if (err)
 		return err;
 	plan_make(&plan, base, &taken);
-	while (reserve(base, &plan, &cache_memory)) {
+	while (reserve(base, &plan, &cache_table)) {
 		if (!plan.is_auto) {
 			godwit_error_set(error, "base: no memory for %" PRIu64 " KiB; the old layout "
 					 "stays", (plan_bytes(&plan) + plan.pages) >> 10);
@@ -288,10 +283,10 @@ int godwit_base_layout(struct godwit_base *base, const struct godwit_base_option
 		plan.is_memory_short = true;
 		plan_less(&plan);
 	}
-	if (cache_memory)
-		cache_init(&cache, plan.slots, cache_memory);
-	godwit_base_convert(base, &plan, cache_memory ? &cache : NULL);
-	commit(base, &plan, &cache, cache_memory);
+	if (cache_table.mem)
+		cache_init(&cache, plan.slots, cache_table.mem);
+	godwit_base_convert(base, &plan, cache_table.mem ? &cache : NULL);
+	commit(base, &plan, &cache, &cache_table);
 	base->options = taken;
 	say(base, &plan);
 	if (base->is_less)

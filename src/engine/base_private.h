@@ -16,19 +16,23 @@
 #define FINEST_GRANULE_BYTES 64u
 #define COARSEST_GRANULE_BYTES 256u
 
+/* What workers fill side by side. */
+struct table {
+	uint64_t *mem;
+	struct godwit_touch *touch;
+};
+
 struct block {
 	uint64_t pages;			/* 0: there is no block of this id */
 	uint64_t first_key;		/* valid while is_laid */
 	uint8_t *state;
-	uint64_t *rows;
-	struct godwit_touch *touch;	/* of the rows */
+	struct table rows;
 	bool is_laid;			/* the layout in force knows it */
 
-	/* During a layout: what it has reserved; NULL where the old one is kept or none is needed. */
+	/* During a layout: what it has reserved; no memory where the old one is kept or none is needed. */
 	uint64_t new_first_key;
 	uint8_t *new_state;
-	uint64_t *new_rows;
-	struct godwit_touch *new_touch;
+	struct table new_rows;
 };
 
 /* A layout, in force or considered. */
@@ -51,8 +55,7 @@ struct godwit_base {
 	struct godwit_base_options options;
 	struct plan plan;
 	struct godwit_page_cache cache;
-	void *cache_memory;		/* NULL unless pages */
-	struct godwit_touch *cache_touch, *new_cache_touch;	/* the new one during a layout */
+	struct table cache_table;	/* no memory unless pages */
 	struct block block[GODWIT_MAX_BLOCKS];
 	char line[256];
 	bool is_less;
@@ -92,6 +95,9 @@ static inline uint64_t count_pages(const struct godwit_base *base)
 
 /* What any thread may ask for is brought up to date; after every change of blocks or layout. */
 void godwit_base_tell(struct godwit_base *base);
+
+/* Gives it back, if there is any; it has no memory then. */
+void godwit_base_free_table(struct godwit_base *base, struct table *table);
 
 /* A caller's options, checked; *to is untouched on an error. */
 int godwit_base_take_options(struct godwit_base_options *to, const struct godwit_base_options *from,

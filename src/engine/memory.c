@@ -24,7 +24,7 @@ int godwit_je_mallctl(const char *name, void *old, size_t *old_bytes, void *fres
 
 /* jemalloc's flags: log2 of the alignment, zeroed, no thread cache, arena number plus one from bit 20. */
 #define ALIGNED_128 7
-#define ALIGNED_HUGE 21
+#define ALIGNED_HUGE GODWIT_HUGE_SHIFT
 #define ZEROED 0x40
 #define NO_TCACHE (1 << 8)
 
@@ -33,7 +33,7 @@ int godwit_je_mallctl(const char *name, void *old, size_t *old_bytes, void *fres
  * of the first touch (codecs.md: 339 -> 167 ns a row) and spare the TLB. Below, the rounding would weigh.
  * They begin at a huge page, so that no row lies in two.
  */
-#define HUGE_BYTES ((size_t)2 << 20)
+#define HUGE_BYTES ((size_t)1 << GODWIT_HUGE_SHIFT)
 #define HUGE_FROM_BYTES (8 * HUGE_BYTES)
 
 static int flags_of(const struct godwit_arena *arena)

@@ -16,13 +16,17 @@ struct godwit_arena {
 	void *list;			/* memory_libc.c */
 };
 
+/* log2 of the bytes in a huge page */
+#define GODWIT_HUGE_SHIFT 21
+
 /* 0 or -ENOMEM. */
 int godwit_arena_create(struct godwit_arena *arena_ret);
 /* All that is left in it goes as well. */
 void godwit_arena_destroy(struct godwit_arena *arena);
 
 /*
- * Aligned to 128 bytes, the pair of lines that threads keep apart; NULL when there is none. 0 bytes are as good as 1. _zero touches no fresh page.
+ * Aligned to 128 bytes, the pair of lines that threads keep apart; NULL when there is none. 0 bytes are
+ * as good as 1. _zero touches no fresh page.
  * free(NULL) does nothing; what is freed goes back to the system at once.
  */
 void *godwit_arena_alloc(struct godwit_arena *arena, size_t bytes);

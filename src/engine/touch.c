@@ -4,8 +4,8 @@
 
 struct godwit_touch *godwit_touch_create(struct godwit_arena *arena, const void *mem, size_t bytes)
 {
-	uintptr_t first = (uintptr_t)mem >> GODWIT_TOUCH_SHIFT;
-	uintptr_t last = ((uintptr_t)mem + bytes - 1) >> GODWIT_TOUCH_SHIFT;
+	uintptr_t first = (uintptr_t)mem >> GODWIT_HUGE_SHIFT;
+	uintptr_t last = ((uintptr_t)mem + bytes - 1) >> GODWIT_HUGE_SHIFT;
 	struct godwit_touch *touch = godwit_arena_alloc_zero(arena, sizeof(*touch) + last - first + 1);
 
 	if (!touch)

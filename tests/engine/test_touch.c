@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A touch changes no byte, whoever else writes nearby, and is done once for each huge page. */
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,7 +9,7 @@
 
 #include "engine/touch.h"
 
-#define HUGE (UINT64_C(1) << GODWIT_TOUCH_SHIFT)
+#define HUGE (UINT64_C(1) << GODWIT_HUGE_SHIFT)
 #define PAGE 4096u
 #define THREADS 4u
 #define PIECE_PAGES 64u		/* side by side, as workers have batches */
