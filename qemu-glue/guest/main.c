@@ -15,6 +15,9 @@
  *   beat=20       ms from one heartbeat to the next
  *   echo=-1       vCPU of the thread that answers on the port "godwit.echo"; -1: any
  *   run=          a program to start beside it, with nothing in its way
+ *   keys=0        of a database (guest/database.h) that is there as well, a power of two; 0: none
+ *   updates=400   keys set in a burst, at the same pace
+ *   reads=100     keys got and compared after it
  *
  * On the virtio-serial port "godwit.log" it writes lines:
  *   ready pages=N                                 once, when memory is filled
@@ -38,6 +41,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "database.h"
 #include "work.h"
 
 #define MAX_WORKERS 16u
@@ -45,6 +49,7 @@
 static struct pace pace;
 static struct worker workers[MAX_WORKERS];
 static unsigned n_workers = 1;
+static struct database database = { .updates = 400, .reads = 100 };
 static unsigned beat_ms = 20;
 static int echo_cpu = -1;
 static int log_fd = -1;
@@ -126,7 +131,8 @@ static uint64_t total(size_t counter)
     }
     return sum;
 }
-#define TOTAL(counter) total(offsetof(struct worker, counter))
+#define TOTAL(counter) (total(offsetof(struct worker, counter)) + \
+                        atomic_load_explicit(&database.counter, memory_order_relaxed))
 
 /* --- threads ----------------------------------------------------------------------------------------- */
 
@@ -156,6 +162,23 @@ static uint64_t now_us(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* Sleep until the next burst is due. */
+static void rest(uint64_t *next_us)
+{
+    uint64_t period_us, t_us;
+
+    usleep(atomic_load_explicit(&pace.sleep_us, memory_order_relaxed));
+    period_us = atomic_load_explicit(&pace.period_us, memory_order_relaxed);
+    t_us = now_us();
+    *next_us += period_us;
+    if (*next_us > t_us) {
+        usleep((useconds_t)(*next_us - t_us));
+    } else if (*next_us + period_us < t_us) {
+        /* What was missed by more than one burst is not made up for. */
+        *next_us = t_us;
+    }
+}
+
 static void *work(void *argument)
 {
     struct worker *worker = argument;
@@ -163,23 +186,27 @@ static void *work(void *argument)
 
     pin((int)(worker->number % (unsigned)sysconf(_SC_NPROCESSORS_ONLN)));
     for (;;) {
-        uint64_t period_us, t_us;
-
         worker_burst(worker);
         worker_check(worker, atomic_load_explicit(&pace.check_pages, memory_order_relaxed));
         if (atomic_load_explicit(&worker->verify, memory_order_relaxed)) {
             worker_verify(worker);
         }
-        usleep(atomic_load_explicit(&pace.sleep_us, memory_order_relaxed));
-        period_us = atomic_load_explicit(&pace.period_us, memory_order_relaxed);
-        t_us = now_us();
-        next_us += period_us;
-        if (next_us > t_us) {
-            usleep((useconds_t)(next_us - t_us));
-        } else if (next_us + period_us < t_us) {
-            /* What was missed by more than one burst is not made up for. */
-            next_us = t_us;
+        rest(&next_us);
+    }
+    return NULL;
+}
+
+static void *use_database(void *argument)
+{
+    struct database *db = argument;
+    uint64_t next_us = now_us();
+
+    while (!db->is_lost) {
+        database_burst(db);
+        if (atomic_load_explicit(&db->verify, memory_order_relaxed)) {
+            database_verify(db);
         }
+        rest(&next_us);
     }
     return NULL;
 }
@@ -193,9 +220,12 @@ static void report_verified(void)
             return;
         }
     }
+    if (atomic_load_explicit(&database.verify, memory_order_relaxed)) {
+        return;
+    }
     atomic_store(&verifying, false);
-    snprintf(line, sizeof(line), "verified pages=%llu bad=%llu", (unsigned long long)TOTAL(pages),
-             (unsigned long long)TOTAL(bad));
+    snprintf(line, sizeof(line), "verified pages=%llu bad=%llu",
+             (unsigned long long)total(offsetof(struct worker, pages)), (unsigned long long)TOTAL(bad));
     say(line);
 }
 
@@ -282,6 +312,7 @@ static void obey(char *line)
         for (unsigned i = 0; i < n_workers; i++) {
             atomic_store_explicit(&workers[i].verify, true, memory_order_relaxed);
         }
+        atomic_store_explicit(&database.verify, database.keys, memory_order_relaxed);
         atomic_store(&verifying, true);
     } else if (!strcmp(line, "reset")) {
         atomic_store(&reset_gap, true);
@@ -398,6 +429,12 @@ int main(int argc, char **argv)
             echo_cpu = atoi(value);
         } else if (!strcmp(argv[i], "run")) {
             beside = value;
+        } else if (!strcmp(argv[i], "keys")) {
+            database.keys = (unsigned)atoi(value);
+        } else if (!strcmp(argv[i], "updates")) {
+            database.updates = (unsigned)atoi(value);
+        } else if (!strcmp(argv[i], "reads")) {
+            database.reads = (unsigned)atoi(value);
         } else if (!set(argv[i], value)) {
             printf("no such parameter: %s\n", argv[i]);
         }
@@ -428,6 +465,9 @@ int main(int argc, char **argv)
     if (beside) {
         run_beside(beside);
     }
+    if (database.keys && !database_init(&database)) {
+        die("database");
+    }
     echo_fd = open_port("godwit.echo", 0);
     if (echo_fd >= 0) {
         start(answer, &echo_fd);
@@ -436,6 +476,9 @@ int main(int argc, char **argv)
     say(commands);
     for (unsigned i = 0; i < n_workers; i++) {
         start(work, &workers[i]);
+    }
+    if (database.keys) {
+        start(use_database, &database);
     }
     start(beat, NULL);
     for (;;) {

@@ -69,11 +69,16 @@ static inline uint64_t any_word(enum content content, uint64_t bits)
            content == CONTENT_WORDS ? language_word(bits) : text_word(bits);
 }
 
+void content_words(uint64_t *to, unsigned words, enum content content, uint64_t *rng)
+{
+    for (unsigned i = 0; i < words; i++) {
+        to[i] = any_word(content, rng_next(rng));
+    }
+}
+
 void content_fill(uint64_t *page, enum content content, uint64_t *rng)
 {
-    for (unsigned i = 0; i < PAGE_WORDS; i++) {
-        page[i] = any_word(content, rng_next(rng));
-    }
+    content_words(page, PAGE_WORDS, content, rng);
 }
 
 static inline void change(uint64_t *page, struct sums *sums, unsigned at, uint64_t word)

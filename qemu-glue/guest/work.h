@@ -59,6 +59,7 @@ struct worker {
 };
 
 void content_init(void);
+void content_words(uint64_t *to, unsigned words, enum content content, uint64_t *rng);
 void content_fill(uint64_t *page, enum content content, uint64_t *rng);
 
 bool worker_init(struct worker *worker);

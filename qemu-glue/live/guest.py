@@ -47,7 +47,7 @@ class Spec:
     echo: int | None = None     # the vCPU that answers
     run: str = ""
     bare: bool = False          # guest/bare.c: no kernel, and none of the above but memory_mb, vcpus and echo
-    initramfs: str = "initramfs"
+    keys: int = 0               # of a database in it
     machine: str = "pc-i440fx-7.2"
     accel: str = "tcg,thread=multi"
     extra: tuple = ()           # more of QEMU's options, alike at both ends
@@ -56,14 +56,20 @@ class Spec:
         return replace(self, **changes)
 
     def image(self):
-        """What mkguest makes for it."""
-        return "bare" if self.bare else self.initramfs
+        """The file that it starts from."""
+        return "bare" if self.bare else "database" if self.keys else "initramfs"
+
+    def made(self):
+        """The folder of that file, and of the kernel; they are made if they are not there."""
+        return tool("mkguest", *(["database"] if self.keys else []))
 
     def program(self):
         words = [f"{key}={getattr(self, key)}" for key in (
             "mb", "burst", "sleep", "period", "words", "check", "content", "workers", "beat")]
         if self.echo is not None:
             words.append(f"echo={self.echo}")
+        if self.keys:
+            words.append(f"keys={self.keys}")
         if self.run:
             words.append(f'run="{self.run}"')
         return " ".join(words)
@@ -78,6 +84,7 @@ GUESTS = {
     "idle": STANDARD.but(burst=0, check=50),
     "random": STANDARD.but(content="random", words=512, sleep=50000),
     "zero": STANDARD.but(content="zero"),
+    "database": STANDARD.but(mb=16, burst=50, check=50, keys=1 << 17),
 }
 
 
@@ -165,7 +172,7 @@ class Guest:
         self.spec = spec
         self.name = name
         self.folder = folder
-        built = tool("mkguest")
+        built = spec.made()
         self.process = self.log = self.qmp = self.echo = None
         arguments = [
             *wrap, binary, "-name", f"{name},debug-threads=on", "-nodefaults", "-no-user-config",

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from . import qmp
-from .guest import TOP, Guest, GuestError, tool
+from .guest import TOP, Guest, GuestError
 
 UNCAPPED = 1 << 50
 FINAL = ("completed", "failed", "cancelled")
@@ -100,7 +100,7 @@ class Rig:
 
 def saved(binary, spec):
     """The file with a guest's state some seconds after it was ready."""
-    built = tool("mkguest")
+    built = spec.made()
     key = repr((os.path.realpath(binary), os.stat(binary).st_mtime_ns, spec,
                 os.stat(f"{built}/{spec.image()}").st_mtime_ns))
     path = os.path.join(TOP, "build-qemu", "states", hashlib.sha256(key.encode()).hexdigest()[:16])

@@ -5,6 +5,8 @@ import os
 import subprocess
 import time
 
+from live.guest import GUESTS
+
 from .bench import SLOW, Skip, expect, listen, qmp, test, wait_final
 
 
@@ -12,6 +14,13 @@ from .bench import SLOW, Skip, expect, listen, qmp, test, wait_final
 def moves(bench):
     """a busy guest moves, and goes on with every page right"""
     source = bench.source()
+    bench.move(source, bench.destination(), SLOW)
+
+
+@test
+def moves_a_database(bench):
+    """a database moves in the middle of its work, and each of its answers is right"""
+    source = bench.source(GUESTS["database"])
     bench.move(source, bench.destination(), SLOW)
 
 
