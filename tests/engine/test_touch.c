@@ -2,6 +2,7 @@
 /* A touch changes no byte, whoever else writes nearby, and is done once for each huge page. */
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -74,6 +75,39 @@ Test(touch, each_huge_page_that_memory_lies_in_is_touched_once)
 		cr_expect_eq(count_there(touch, huge_pages), huge_pages, "all of case %u", c);
 		godwit_arena_free(&arena, touch);
 	}
+}
+
+/* What was written of the mapping that `at` lies in: pages that were read only are not among it. */
+static unsigned long written_kb(const void *at)
+{
+	FILE *file = fopen("/proc/self/smaps", "r");
+	unsigned long begin, end, kb = 0;
+	bool is_inside = false;
+	char line[512];
+
+	cr_assert_not_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+			is_inside = begin <= (uintptr_t)at && (uintptr_t)at < end;
+		else if (is_inside && sscanf(line, "Anonymous: %lu kB", &kb) == 1)
+			break;
+	}
+	fclose(file);
+	return kb;
+}
+
+Test(touch, is_a_write)
+{
+	size_t bytes = 4 * HUGE;
+	uint8_t *mem = map_at(0, bytes);
+	struct godwit_touch *touch = godwit_touch_create(&arena, mem, bytes);
+	unsigned long before_kb;
+
+	cr_assert_not_null(touch);
+	before_kb = written_kb(mem);
+	for (size_t at = 0; at < bytes; at += HUGE)
+		godwit_touch(touch, mem + at);
+	cr_expect_geq(written_kb(mem), before_kb + bytes / HUGE * PAGE / 1024);
 }
 
 Test(touch, no_byte_is_changed)
