@@ -192,7 +192,9 @@ static int refuse(struct godwit_destination *d, const struct godwit_error *text,
 		  struct godwit_error *error)
 {
 	fail(d, text);
-	return failed(d, error);
+	if (!failed(d, error) && error)
+		*error = *text;		/* a worker was first, and has not said it yet */
+	return -EBADMSG;
 }
 
 static int end_of_drain(struct godwit_destination *d, const struct godwit_head *head, const void *unit,

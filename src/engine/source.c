@@ -73,6 +73,9 @@ static int back_pressure(struct godwit_source *s, bool may_be_busy, struct godwi
 {
 	godwit_source_reap(s);
 	if (s->failed) {
+		/* The caller may take its pages away now. */
+		while (s->in_flight)
+			godwit_source_wait(s);
 		godwit_error_set(error, "a worker could not encode a batch: %s", strerror(-s->failed));
 		return -EIO;
 	}
@@ -543,6 +546,20 @@ static void send_stream_header(struct godwit_source *s)
 	put_head(s, job);
 }
 
+/* All that ever were made: they are stopped, and what they hold outside of the arena is given back. */
+static void end_workers(struct godwit_source *s)
+{
+	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && godwit_source_worker_at(s, i); i++) {
+		struct godwit_source_worker *w = godwit_source_worker_at(s, i);
+
+		godwit_worker_stop(&w->worker);
+		if (s->stream == GODWIT_STREAM_STOCK)
+			godwit_stock_destroy_in(w->stock);
+		else
+			godwit_encoder_destroy_in(w->encoder);
+	}
+}
+
 int godwit_source_create(const struct godwit_source_options *from, struct godwit_source **source_ret,
 			 struct godwit_error *error)
 {
@@ -595,7 +612,7 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 		goto fini_setup;
 	err = godwit_source_set_workers(s, setup.workers);
 	if (err)
-		goto stop_workers;
+		goto end_workers;
 	s->followed_workers = setup.workers;
 	godwit_source_mark_start(s);
 	if (s->stream == GODWIT_STREAM_GODWIT)
@@ -603,13 +620,14 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	*source_ret = s;
 	return 0;
 
-stop_workers:
-	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && godwit_source_worker_at(s, i); i++)
-		godwit_worker_stop(&godwit_source_worker_at(s, i)->worker);
+end_workers:
+	end_workers(s);
 	godwit_base_destroy(s->base);
 fini_setup:
 	godwit_setup_box_fini(&s->setup);
 fini_place:
+	if (s->place)
+		godwit_placement_fini(&s->placement);
 	pthread_mutex_destroy(&s->stats_lock);
 destroy_arena:
 	godwit_arena_destroy(&arena);
@@ -625,13 +643,7 @@ void godwit_source_destroy(struct godwit_source *s)
 
 	if (!s)
 		return;
-	for (unsigned i = 0; i < GODWIT_MAX_WORKERS && godwit_source_worker_at(s, i); i++) {
-		godwit_worker_stop(&godwit_source_worker_at(s, i)->worker);
-		if (s->stream == GODWIT_STREAM_STOCK)
-			godwit_stock_destroy_in(godwit_source_worker_at(s, i)->stock);
-		else
-			godwit_encoder_destroy_in(godwit_source_worker_at(s, i)->encoder);
-	}
+	end_workers(s);
 	godwit_base_destroy(s->base);
 	godwit_setup_box_fini(&s->setup);
 	if (s->place)
