@@ -35,6 +35,7 @@
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
 #include "qemu/rcu_queue.h"
+#include "qemu/stats64.h"
 #include "system/runstate.h"
 #include "godwit.h"
 #include "godwit-int.h"
@@ -59,6 +60,7 @@ typedef struct {
 typedef struct {
     struct godwit_source *source;
     bool is_stock;
+    bool was_postcopy;
 
     /* By the id that a block has on the wire; NULL once it is gone. */
     RAMBlock *block[GODWIT_MAX_BLOCKS];
@@ -69,7 +71,7 @@ typedef struct {
 
     double window[GODWIT_WINDOWS];
     unsigned next_window;
-    double bytes_per_ms;
+    Stat64 bytes_per_ms;
 
     GodwitCounted counted;
 } GodwitSave;
@@ -267,7 +269,7 @@ uint64_t migration_godwit_pending(uint64_t pages)
         return pages * qemu_target_page_size();
     }
     godwit_source_predict(save->source, pages, &prediction);
-    bytes = prediction.encode_ns / 1e6 * save->bytes_per_ms;
+    bytes = prediction.encode_ns / 1e6 * stat64_get(&save->bytes_per_ms);
     bytes = MAX(bytes, prediction.wire_bytes);
     trace_migration_godwit_pending(pages, prediction.wire_bytes,
                                    prediction.encode_ns, bytes);
@@ -290,7 +292,7 @@ double migration_godwit_bandwidth(double bytes_per_ms)
     for (unsigned i = 0; i < GODWIT_WINDOWS; i++) {
         bytes_per_ms = MAX(bytes_per_ms, save->window[i]);
     }
-    save->bytes_per_ms = bytes_per_ms;
+    stat64_set(&save->bytes_per_ms, bytes_per_ms);
 
     limit = migration_rate_get();
     used = migration_transferred_bytes() -
@@ -321,7 +323,15 @@ void migration_godwit_rate_carry(void)
 
 bool migration_godwit_active(void)
 {
-    return save && !migration_in_postcopy();
+    if (!save || qatomic_read(&save->was_postcopy)) {
+        return false;
+    }
+    if (migration_in_postcopy()) {
+        /* For good: a cancel ends that state before the pages end. */
+        qatomic_set(&save->was_postcopy, true);
+        return false;
+    }
+    return true;
 }
 
 static bool godwit_find_block(GodwitSave *s, RAMBlock *rb)

@@ -28,9 +28,9 @@ typedef enum {
 #ifdef CONFIG_GODWIT
 
 /*
- * The source side.  All of this but migration_godwit_params_changed() and
- * migration_godwit_populate() is the migration thread's, inside a RAM
- * section: workers read guest pages from save_page() until the flush.
+ * The source side.  Workers read guest pages from save_page() until the
+ * flush, both of which are the migration thread's, inside a RAM section.  Any
+ * thread may ask active(), pending() and retired_bytes(); the others say who.
  */
 
 /* Do pages go through the engine at this moment? */
@@ -54,7 +54,7 @@ int migration_godwit_save_page(QEMUFile *f, RAMBlock *rb, ram_addr_t offset);
 /* Write all that was queued: no worker touches guest memory after this. */
 int migration_godwit_save_flush(QEMUFile *f);
 
-/* The dirty bitmap was synchronized. */
+/* The dirty bitmap was synchronized; with its mutex, so between sections. */
 void migration_godwit_round(void);
 
 void migration_godwit_save_cleanup(void);
@@ -70,9 +70,10 @@ uint64_t migration_godwit_pending(uint64_t pages);
 uint64_t migration_godwit_retired_bytes(void);
 
 /*
- * At the end of a rate window.  Bytes per ms of this window -> those that the
- * switchover may count on; and what was sent above the window's limit, as it
- * was in flight when the limit was reached, counts against the next one.
+ * At the end of a rate window, by the migration thread.  Bytes per ms of this
+ * window -> those that the switchover may count on; and what was sent above
+ * the window's limit, as it was in flight when the limit was reached, counts
+ * against the next one.
  */
 double migration_godwit_bandwidth(double bytes_per_ms);
 void migration_godwit_rate_carry(void);
