@@ -17,8 +17,13 @@
 /* A round of fewer pages says nothing of what pages cost. */
 #define TELLING_PAGES 256u
 
-/* The last pages are the hottest: what they cost is put this much higher. */
-#define PREDICTION_MARGIN 1.25
+/*
+ * The last pages are the hottest: what they cost is put higher. By this much, and twice as much as the rounds
+ * have differed, up to that. Each per cent counts: where a guest dirties nearly as fast as its pages are sent,
+ * the last tenth of the way to the switchover takes as long as all before it.
+ */
+#define MARGIN_LEAST 1.10
+#define MARGIN_MOST 1.25
 
 void godwit_log(const struct godwit_source *s, enum godwit_log_level level, const char *format, ...)
 {
@@ -124,15 +129,36 @@ void godwit_source_mark_round(struct godwit_source *s)
 	pthread_mutex_unlock(&s->stats_lock);
 }
 
-static void raise_cost(struct godwit_cost *dearest, const struct godwit_cost *cost)
+struct cost_range {
+	struct godwit_cost least, most;	/* each figure by itself */
+	unsigned rounds;		/* that say something */
+};
+
+static void widen(struct cost_range *range, const struct godwit_cost *cost)
 {
 	if (cost->pages < TELLING_PAGES)
 		return;
-	if (cost->wire_bytes > dearest->wire_bytes)
-		dearest->wire_bytes = cost->wire_bytes;
-	if (cost->encode_ns > dearest->encode_ns)
-		dearest->encode_ns = cost->encode_ns;
-	dearest->pages += cost->pages;
+	if (!range->rounds++) {
+		range->least = range->most = *cost;
+		return;
+	}
+	if (cost->wire_bytes < range->least.wire_bytes)
+		range->least.wire_bytes = cost->wire_bytes;
+	if (cost->encode_ns < range->least.encode_ns)
+		range->least.encode_ns = cost->encode_ns;
+	if (cost->wire_bytes > range->most.wire_bytes)
+		range->most.wire_bytes = cost->wire_bytes;
+	if (cost->encode_ns > range->most.encode_ns)
+		range->most.encode_ns = cost->encode_ns;
+}
+
+static double with_margin(double least, double most, bool is_settled)
+{
+	double margin = MARGIN_MOST;
+
+	if (is_settled && most * 2 < least * (1 + MARGIN_MOST))
+		margin = most * 2 / least - 1;
+	return most * (margin > MARGIN_LEAST ? margin : MARGIN_LEAST);
 }
 
 /*
@@ -140,24 +166,26 @@ static void raise_cost(struct godwit_cost *dearest, const struct godwit_cost *co
  * pages that were sent before has ended: those are cheaper by far, but the first few of a round may be more so
  * than the rest of it.
  */
-static struct godwit_cost dearest_cost_locked(const struct godwit_source *s)
+static struct godwit_cost predict_cost_locked(const struct godwit_source *s)
 {
+	bool is_settled = s->nr_costs >= GODWIT_COSTS;
 	struct godwit_mark now = { .at_ns = 0 };
-	struct godwit_cost dearest = { 0 }, so_far;
+	struct cost_range range = { .rounds = 0 };
+	struct godwit_cost cost;
 
 	godwit_source_sum(s, now.sum);
-	so_far = cost_between(&s->round_start, &now, s->rounds < 2);
-	raise_cost(&dearest, &so_far);
+	cost = cost_between(&s->round_start, &now, s->rounds < 2);
+	widen(&range, &cost);
 	for (unsigned i = 0; i < GODWIT_COSTS; i++)
-		raise_cost(&dearest, &s->cost[i]);
+		widen(&range, &s->cost[i]);
 	if (!s->nr_costs)
-		raise_cost(&dearest, &s->first_cost);
-	dearest.wire_bytes *= PREDICTION_MARGIN;
-	dearest.encode_ns *= PREDICTION_MARGIN;
+		widen(&range, &s->first_cost);
+	cost.wire_bytes = with_margin(range.least.wire_bytes, range.most.wire_bytes, is_settled);
+	cost.encode_ns = with_margin(range.least.encode_ns, range.most.encode_ns, is_settled);
 	/* Of pages that were never sent nothing is known, and they may be all that is left. */
-	if ((s->rounds < 2 || !dearest.pages) && dearest.wire_bytes < GODWIT_PAGE_BYTES)
-		dearest.wire_bytes = GODWIT_PAGE_BYTES;
-	return dearest;
+	if ((s->rounds < 2 || !range.rounds) && cost.wire_bytes < GODWIT_PAGE_BYTES)
+		cost.wire_bytes = GODWIT_PAGE_BYTES;
+	return cost;
 }
 
 void godwit_source_predict(const struct godwit_source *source, uint64_t pages,
@@ -167,17 +195,17 @@ void godwit_source_predict(const struct godwit_source *source, uint64_t pages,
 	uint64_t batches = (pages + GODWIT_BATCH_PAGES - 1) / GODWIT_BATCH_PAGES;
 	/* Relaxed: a figure. */
 	uint64_t workers = atomic_load_explicit(&s->active_workers, memory_order_relaxed);
-	struct godwit_cost dearest;
+	struct godwit_cost cost;
 
 	pthread_mutex_lock(&s->stats_lock);
-	dearest = dearest_cost_locked(s);
+	cost = predict_cost_locked(s);
 	pthread_mutex_unlock(&s->stats_lock);
 
 	/* A batch is one worker's. */
 	if (workers > batches)
 		workers = batches;
-	prediction_ret->wire_bytes = (uint64_t)((double)pages * dearest.wire_bytes);
-	prediction_ret->encode_ns = workers ? (uint64_t)((double)pages * dearest.encode_ns / (double)workers) : 0;
+	prediction_ret->wire_bytes = (uint64_t)((double)pages * cost.wire_bytes);
+	prediction_ret->encode_ns = workers ? (uint64_t)((double)pages * cost.encode_ns / (double)workers) : 0;
 }
 
 /* Misses up to a mark that belong to the first round. */
