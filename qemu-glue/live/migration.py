@@ -3,6 +3,7 @@
 
 import contextlib
 import hashlib
+import mmap
 import os
 import re
 import shutil
@@ -17,6 +18,27 @@ from .guest import TOP, Guest, GuestError
 
 UNCAPPED = 1 << 50
 FINAL = ("completed", "failed", "cancelled")
+
+
+class WarmMemory:
+    """Memory of this machine that is there: taken now, and free again when a measurement begins.
+
+    A virtual machine may give what is free back to its host within seconds. To get 2 GB of it back took 4 s where
+    0.1 s is usual, which is more than the migrations that are compared.
+    """
+
+    POPULATE_WRITE = 23         # MADV_, Linux 5.14
+
+    def __init__(self, mb=1536):
+        self.memory = mmap.mmap(-1, mb << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
+            self.memory.madvise(self.POPULATE_WRITE)
+        except OSError:
+            pass                # as it is, then
+
+    def release(self):
+        self.memory.close()
 
 
 @dataclass(frozen=True)
