@@ -18,13 +18,17 @@ IN_FLIGHT = {
 def paused_and_resumed(bench):
     """the guest is stopped and goes on, again and again, while it is moved"""
     source = bench.source()
+    bench.restless(source)
     destination = bench.begin_pair(source, rate=link("40MB/s"))
     for _ in range(5):
         time.sleep(0.2)
         source.qmp.command("stop")
         time.sleep(0.2)
+        # Were it over by now, it would have arrived at rest.
+        expect(source.qmp.command("query-migrate")["status"] == "active", "over before the guest went on")
         source.qmp.command("cont")
-    source.qmp.command("migrate-set-parameters", max_bandwidth=UNCAPPED)
+    bench.calm(source)
+    source.qmp.command("migrate-set-parameters", max_bandwidth=UNCAPPED, downtime_limit=300)
     expect(wait_final(source, 60)["status"] == "completed", "not completed")
     destination.check(1)
 

@@ -6,7 +6,7 @@ import time
 
 from live.echo import Echo
 from live.migration import Mode, link, listen
-from .bench import SMALL, Failed, Skip, expect, speed_test
+from .bench import SMALL, Failed, GuestError, Skip, expect, speed_test
 from .snapshots import disk, snapshot
 
 # vCPU 0 dirties as fast as it can, over a link that carries a part of that; vCPU 2 answers.
@@ -14,6 +14,7 @@ HOT = SMALL.but(vcpus=4, echo=2, burst=500, sleep=0, period=0, check=0)
 RAW = {"x-godwit-rung": "none", "x-godwit-base": "off"}
 GOVERNED = Mode("governed", ("x-godwit", "auto-converge"), RAW)
 STOCK = Mode("stock", ("auto-converge",))
+PLAIN = Mode("plain")
 NARROW = link("20MB/s")
 
 
@@ -25,13 +26,19 @@ def is_held(info):
     return throttle(info).get("held-time", 0) > 0
 
 
-def held(bench, spec=HOT, rate=NARROW, **parameters):
-    """A source that is being held back, on its way to a destination."""
+def governed(bench, spec=HOT, rate=NARROW, **parameters):
+    """A source on its way to a destination, and the governor with it."""
     source = bench.source(spec)
     bench.needs_godwit()
     source.free_rate = source.rate(1.0)
     destination = bench.destination(mode=GOVERNED)
     bench.begin(source, listen(destination), rate, GOVERNED, **parameters)
+    return source, destination
+
+
+def held(bench, *args, **parameters):
+    """The same, when it is being held back."""
+    source, destination = governed(bench, *args, **parameters)
     bench.until(source, is_held)
     return source, destination
 
@@ -178,7 +185,8 @@ def throttle_snapshot(bench):
 @speed_test
 def throttle_infeasible(bench):
     """A cap under which nothing can converge is told; one that changes on the way counts."""
-    source, destination = held(bench, x_cpu_throttle_max=20)
+    # A quick host's guest has dirtied all it has before a hold begins.
+    source, destination = governed(bench, x_cpu_throttle_max=20)
     bench.until(source, lambda info: throttle(info).get("was-infeasible"))
     info = source.qmp.command("query-migrate")
     expect(throttle(info)["max"] == 20, f"the cap is not 20: {throttle(info)}")
@@ -234,6 +242,14 @@ def throttle_kvm_ring(bench):
     source = bench.source(KVM.but(accel="kvm,dirty-ring-size=4096"))
     bench.needs_godwit()
     source.free_rate = source.rate(1.0)
+    # With a KVM inside a virtual machine there are some in which that is the end of the guest.
+    bench.begin(source, listen(bench.destination(mode=PLAIN)), mode=PLAIN, rate=THIN["rate"], downtime_limit=1)
+    try:
+        source.wait_beats(100, timeout_s=10)
+    except GuestError as err:
+        raise Skip("with this KVM's dirty ring the guest stops without godwit, too") from err
+    source.qmp.command("migrate_cancel")
+    bench.until_final(source)
     # No more than that: with the ring of a KVM inside a virtual machine stock QEMU loses pages, too.
     bench.begin(source, listen(bench.destination(mode=GOVERNED)), mode=GOVERNED, **THIN)
     bench.until(source, lambda info: throttle(info).get("pages", 0) > 0)
