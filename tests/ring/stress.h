@@ -130,4 +130,21 @@ static inline void poison(void **items, unsigned n)
 		items[i] = POISON;
 }
 
+/* From now on the calling thread has that one of its CPUs only; as before where there is one, or this is refused. */
+static inline void stress_take_cpu(unsigned number)
+{
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(0, sizeof(all), &all) || CPU_COUNT(&all) < 2)
+		return;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &all) && number-- == 0) {
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			sched_setaffinity(0, sizeof(one), &one);
+			return;
+		}
+	}
+}
+
 #endif

@@ -324,29 +324,12 @@ static bool has_item(void *arg)
 	return godwit_spsc_count(arg) > 0;
 }
 
-/* On one CPU, where a busy machine would put them, the two never meet. This is the thread's place from now on. */
-static void take_cpu(unsigned number)
-{
-	cpu_set_t all, one;
-
-	if (sched_getaffinity(0, sizeof(all), &all) || CPU_COUNT(&all) < 2)
-		return;
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (CPU_ISSET(cpu, &all) && number-- == 0) {
-			CPU_ZERO(&one);
-			CPU_SET(cpu, &one);
-			sched_setaffinity(0, sizeof(one), &one);
-			return;
-		}
-	}
-}
-
 static void *ring_for_each_item(void *arg)
 {
 	struct detector *d = arg;
 	uint64_t random = 0xabcdef;
 
-	take_cpu(1);
+	stress_take_cpu(1);
 	for (uint64_t i = 0; i < d->nr_items; i++) {
 		void *item = pattern_of(i);
 
@@ -407,7 +390,8 @@ static bool detect(struct detector *d, const struct bell_kind *kind, int64_t tim
 	godwit_spsc_init(&d->ring, slots, 1);
 	kind->init(&d->bell);
 	cr_assert_eq(pthread_create(&ringer, NULL, ring_for_each_item, d), 0);
-	take_cpu(0);
+	/* On one CPU, where a busy machine would put them, the two never meet. */
+	stress_take_cpu(0);
 	take_each_item(d);
 	cr_assert_eq(pthread_join(ringer, NULL), 0);
 	return is_set(&d->has_lost);
