@@ -39,10 +39,8 @@ static uint64_t mix(uint64_t x)
 
 static uint32_t random_key(struct database *db)
 {
-    uint64_t part;
+    uint64_t part = rng_next(&db->rng) & 0xffffffff;
 
-    db->rng = db->rng * 6364136223846793005u + 1442695040888963407u;
-    part = db->rng >> 32;
     /* The cube: few are asked for often. Their places in memory are apart. */
     part = (part * part >> 32) * part >> 32;
     return (uint32_t)(part * db->keys >> 32) * 2654435761u & (db->keys - 1);
@@ -86,22 +84,21 @@ static void place(struct database *db, const struct exchange *x)
     lost(db, why);
 }
 
-static void run(struct database *db)
+static void exchange(struct database *db, struct exchange *x)
 {
-    struct exchange *x = db->exchange;
     size_t done = 0;
 
-    while (!db->is_lost && done < x->out_bytes) {
+    while (done < x->out_bytes) {
         ssize_t sent = send(db->fd, x->out + done, x->out_bytes - done, MSG_NOSIGNAL);
 
         if (sent <= 0) {
             lost(db, "it takes no command");
-        } else {
-            done += (size_t)sent;
+            return;
         }
+        done += (size_t)sent;
     }
     done = 0;
-    while (!db->is_lost && done < x->want_bytes) {
+    while (done < x->want_bytes) {
         ssize_t got = recv(db->fd, x->got + done, x->want_bytes - done, 0);
 
         if (got <= 0) {
@@ -109,10 +106,19 @@ static void run(struct database *db)
         }
         done += (size_t)got;
     }
-    if (!db->is_lost && memcmp(x->got, x->want, done)) {
+    if (memcmp(x->got, x->want, done)) {
         place(db, x);
-    } else if (!db->is_lost && done < x->want_bytes) {
+    } else if (done < x->want_bytes) {
         lost(db, "it gives no answer");
+    }
+}
+
+static void run(struct database *db)
+{
+    struct exchange *x = db->exchange;
+
+    if (!db->is_lost) {
+        exchange(db, x);
     }
     x->out_bytes = x->want_bytes = x->commands = 0;
 }

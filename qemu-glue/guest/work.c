@@ -23,12 +23,6 @@ void (*work_complain)(const char *line);
 /* Eight letters each. Pages are drawn from it word by word, so they pack alike however often they changed. */
 static uint64_t vocabulary[VOCABULARY];
 
-static uint64_t rng_next(uint64_t *rng)
-{
-    *rng = *rng * 6364136223846793005u + 1442695040888963407u;
-    return *rng >> 20;
-}
-
 void content_init(void)
 {
     static const char letters[65] =

@@ -58,6 +58,13 @@ struct worker {
     atomic_ulong changed, checked, bad;
 };
 
+/* 44 bits. */
+static inline uint64_t rng_next(uint64_t *rng)
+{
+    *rng = *rng * 6364136223846793005u + 1442695040888963407u;
+    return *rng >> 20;
+}
+
 void content_init(void);
 void content_words(uint64_t *to, unsigned words, enum content content, uint64_t *rng);
 void content_fill(uint64_t *page, enum content content, uint64_t *rng);

@@ -327,7 +327,7 @@ bool migration_godwit_active(void)
         return false;
     }
     if (migration_in_postcopy()) {
-        /* For good: a cancel ends that state before the pages end. */
+        /* For good: a failure ends that state before the pages end. */
         qatomic_set(&save->was_postcopy, true);
         return false;
     }
