@@ -116,6 +116,9 @@ struct godwit_ladder {
 		uint32_t last;		/* rung of the block learned last */
 		uint32_t probes;	/* probes so far */
 		uint32_t comparisons;	/* of two families of codecs, up to where it matters */
+		uint32_t twin_at;	/* value of picks when the next block goes through both twins */
+		uint32_t twin_gap;
+		uint32_t twins;		/* blocks that did, up to where it matters */
 	} kind[GODWIT_LADDER_KINDS];
 };
 
@@ -129,6 +132,21 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 /* What came of it: out_bytes = in_bytes when it did not shrink; cpu_ns = 0 when it was not measured. */
 void godwit_ladder_learn(struct godwit_ladder *ladder, unsigned kind, unsigned index, size_t in_bytes,
 			 size_t out_bytes, uint64_t cpu_ns);
+
+/*
+ * The two heaviest rungs are so near to each other that only a block which went through both compares them.
+ * After a pick: the other one of them, when that is due for this block, else the pick itself.
+ */
+unsigned godwit_ladder_twin(struct godwit_ladder *ladder, unsigned kind, unsigned pick);
+
+struct godwit_ladder_result {
+	size_t out_bytes;		/* the block's own when it did not shrink */
+	uint64_t cpu_ns;		/* 0: not measured */
+};
+
+/* What came of that; godwit_ladder_learn() is told of the pick as ever. */
+void godwit_ladder_learn_twins(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
+			       const struct godwit_ladder_result *light, const struct godwit_ladder_result *heavy);
 
 /*
  * Nanoseconds that such a block would take on the machine of the priors: fixed cost per call included,

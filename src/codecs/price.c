@@ -5,8 +5,8 @@
  * A pipeline of W workers and one link moves most when neither waits for the other, or when the one that
  * does not wait cannot be helped any more. So the price follows the imbalance: workers idle -> dearer
  * bytes, heavier rungs; the link starved -> cheaper bytes, lighter rungs. It moves in octaves, for what
- * matters spans six powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
- * at 1 us a byte every block takes the heaviest rung. It never rises far above what the link's own speed
+ * matters spans five powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
+ * at 0.19 us a byte a worker spends a second to save 5 MB. It never rises far above what the link's own speed
  * says (what a byte takes there, times the workers), so that a mistake has a bound. The gain halves when the
  * imbalance turns and grows back while it keeps its sign, slower than the line of what is encoded ahead
  * shows an effect: a far goal is reached in a dozen steps, and a near one is not overshot for ever.
@@ -41,7 +41,7 @@ enum mode {
 };
 
 #define OCTAVE_MIN 9.0		/* 0.5 ns a byte */
-#define OCTAVE_MAX 20.0		/* 1 us */
+#define OCTAVE_MAX 17.5		/* 0.19 us */
 #define OCTAVE_START 14.0	/* 16 ns, zstd 1 or thereabouts, until the link's speed is known: too heavy
 				 * costs a few ms of worker time, too light the link 20 times that */
 #define OCTAVES_ABOVE 3.0	/* how far the price may rise above what the link's speed says */

@@ -46,41 +46,72 @@ static void count_block(struct godwit_encoder *e, const struct plain_block *bloc
  * thread lost the processor meanwhile. That is no figure of the rung, but one of the host, and the price
  * of a byte depends on it.
  */
-static void learn(struct godwit_encoder *e, const struct plain_block *block, unsigned step, size_t bytes,
-		  uint64_t taken_ns)
+static void learn(struct godwit_encoder *e, const struct plain_block *block, unsigned step,
+		  const struct godwit_ladder_result *result)
 {
 	unsigned kind = block_kind(block);
 	uint64_t usual_ns = (uint64_t)(e->ladder.kind[kind].slowness *
 				       (float)godwit_ladder_usual_ns(&e->ladder, kind, step,
 								     block->bytes));
 	uint64_t most_ns = LOST_ABOVE * usual_ns + LOST_LEAST_NS;
+	uint64_t taken_ns = result->cpu_ns;
 
 	e->count[GODWIT_COUNT_CODEC_NS] += taken_ns;
 	if (taken_ns > most_ns) {
 		e->count[GODWIT_COUNT_LOST_NS] += taken_ns - usual_ns;
 		taken_ns = LOST_ABOVE * usual_ns;	/* slower machines are learned all the same */
 	}
-	godwit_ladder_learn(&e->ladder, kind, step, block->bytes, bytes, taken_ns);
+	godwit_ladder_learn(&e->ladder, kind, step, block->bytes, result->out_bytes, taken_ns);
+}
+
+/* The bytes that a block becomes; 0: it is not worth decoding. */
+static size_t compress(struct godwit_encoder *e, const struct plain_block *block, struct godwit_rung rung,
+		       uint8_t *to)
+{
+	size_t cap = block->bytes - (block->bytes >> WORTH_SHIFT) - 1;
+
+	return godwit_codec_compress(e->codec, rung, e->payload + ROOM_BYTES + block->at, block->bytes, to, cap);
+}
+
+static size_t compress_timed(struct godwit_encoder *e, const struct plain_block *block, unsigned step, uint8_t *to,
+			     struct godwit_ladder_result *result)
+{
+	uint64_t start_ns = godwit_now_ns();
+	size_t bytes = compress(e, block, godwit_ladder_rung(step), to);
+
+	result->out_bytes = bytes ? bytes : block->bytes;
+	result->cpu_ns = godwit_now_ns() - start_ns;
+	return bytes;
+}
+
+/* By the ladder's rung, after the other of two that are to be compared. */
+static size_t compress_auto(struct godwit_encoder *e, const struct plain_block *block, unsigned step, uint8_t *to)
+{
+	unsigned kind = block_kind(block), twin = godwit_ladder_twin(&e->ladder, kind, step);
+	struct godwit_ladder_result other, result;
+	size_t bytes;
+
+	if (twin != step)
+		compress_timed(e, block, twin, to, &other);
+	bytes = compress_timed(e, block, step, to, &result);
+	learn(e, block, step, &result);
+	if (twin != step)
+		godwit_ladder_learn_twins(&e->ladder, kind, block->bytes, twin < step ? &other : &result,
+					  twin < step ? &result : &other);
+	return bytes;
 }
 
 /* One block from the payload to `to`, by this rung or as it is. */
 static struct stored_block store_block(struct godwit_encoder *e, const struct plain_block *block,
 				       struct godwit_rung rung, unsigned step, uint8_t *to)
 {
-	const uint8_t *from = e->payload + ROOM_BYTES + block->at;
-	size_t cap = block->bytes - (block->bytes >> WORTH_SHIFT) - 1;
 	size_t bytes = 0;
 
-	if (rung.codec != GODWIT_CODEC_NONE) {
-		uint64_t start_ns = e->is_auto ? godwit_now_ns() : 0;
-
-		bytes = godwit_codec_compress(e->codec, rung, from, block->bytes, to, cap);
-		if (e->is_auto)
-			learn(e, block, step, bytes ? bytes : block->bytes, godwit_now_ns() - start_ns);
-	}
+	if (rung.codec != GODWIT_CODEC_NONE)
+		bytes = e->is_auto ? compress_auto(e, block, step, to) : compress(e, block, rung, to);
 	if (bytes)
 		return (struct stored_block){ rung, (uint32_t)bytes };
-	memcpy(to, from, block->bytes);
+	memcpy(to, e->payload + ROOM_BYTES + block->at, block->bytes);
 	return (struct stored_block){ { GODWIT_CODEC_NONE, 0 }, block->bytes };
 }
 
