@@ -57,7 +57,7 @@ bool godwit_rung_is_valid(struct godwit_rung rung);
  * One context a thread, with all that any codec needs. create allocates (the struct and zlib's state
  * from alloc, which is copied; zstd's state inside libzstd) and runs each codec once at the heaviest
  * rung of the ladder, so that neither compress with a ladder rung nor decompress of anything
- * allocates afterwards. A heavier fixed rung, or a block above 64 KiB, allocates at its first call.
+ * allocates afterwards. A heavier fixed rung, or a block above 128 KiB, allocates at its first call.
  *
  * create: 0 or -ENOMEM. destroy(NULL) does nothing.
  */

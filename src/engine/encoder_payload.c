@@ -2,8 +2,9 @@
 /*
  * encoder_payload.c - the payload of a batch through the codec, and the frame around it
  *
- * The payload goes through the codec in blocks of up to 64 KiB: a 4 KiB window loses a tenth of the ratio
- * and half the speed. Where every block stays as it is, the payload is the frame: a head and a page
+ * The payload goes through the codec in blocks of up to 128 KiB: a 4 KiB window loses a tenth of the ratio
+ * and half the speed, 64 KiB 5 to 11 % of the speed (zstd 1 over changed pages of three guests), and zstd itself
+ * makes blocks of no more. Where every block stays as it is, the payload is the frame: a head and a page
  * table are put in front of it and nothing is copied again. Otherwise the blocks are written one after the
  * other into the caller's buffer. So there are two buffers of one shape, ours and the caller's, and they
  * may swap.

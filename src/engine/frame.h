@@ -3,7 +3,7 @@
 #define GODWIT_FRAME_H
 
 /*
- * frame.h - the wire format, version 1, byte by byte
+ * frame.h - the wire format, version 2, byte by byte
  *
  * A stream is a sequence of units, each a head of 40 bytes and a body. All integers are
  * little-endian; a LEB128 is unsigned, 7 bits a byte, at most 5 bytes here. There are three units:
@@ -19,7 +19,7 @@
  *  24  u64  stream header: page bytes (4096)     frame: first page          drain: sum of their checksums
  *  32  u32  stream header: line bytes (64)       frame: block id            drain: 0
  *  36  u8   stream header: pages a batch (64)    frame: pages, 1 to 64      drain: 0
- *  37  u8   0                                    frame: payload blocks, 0 to 5   0
+ *  37  u8   0                                    frame: payload blocks, 0 to 3   0
  *  38  u16  0                                    frame: bytes of the page table  0
  *
  * The sum of checksums (modulo 2^64) in a drain frame is what tells a destination that it has seen each
@@ -35,11 +35,11 @@
  * then, if there is any SAME page,
  *   u64     their digests folded in order: fold = (fold ^ XXH3-64(page)) * 0x9E3779B97F4A7C15 from 0
  * then, per payload block,
- *   u32     codec in bits 0-7 (enum godwit_codec), plain bytes in bits 8-31 (1 to 65536)
+ *   u32     codec in bits 0-7 (enum godwit_codec), plain bytes in bits 8-31 (1 to 131072)
  *   u32     stored bytes (1 to plain bytes; equal to them for codec none, less for the others)
  *
  * Payload: WORDS, LINES and WHOLE pages put their bytes one after the other into blocks of up to
- * 64 KiB, in page order; a page never crosses a block. WHOLE is the 4096 bytes; WORDS and LINES are as in
+ * 128 KiB, in page order; a page never crosses a block. WHOLE is the 4096 bytes; WORDS and LINES are as in
  * src/xbzrle/xbzrle.h: a u64 map of changed lines, for WORDS one byte of word mask per changed line, and
  * the changed words or lines as they are now. Blocks are full in the sense that the next page
  * did not fit; a reader does not rely on it. All plain bytes are used, exactly.
@@ -58,7 +58,7 @@
 #define GODWIT_MAGIC_FRAME 0x31465747u	/* "GWF1" */
 #define GODWIT_MAGIC_DRAIN 0x31445747u	/* "GWD1" */
 
-#define GODWIT_STREAM_VERSION 1u
+#define GODWIT_STREAM_VERSION 2u
 
 enum godwit_page_kind {
 	GODWIT_KIND_ZERO = 0,
@@ -73,15 +73,15 @@ enum godwit_page_kind {
 #define GODWIT_KIND_GAP 0x08u
 
 #define GODWIT_GAP_MAX_BYTES 5u
-#define GODWIT_BLOCK_MAX_BYTES (64u << 10)
+#define GODWIT_BLOCK_MAX_BYTES (128u << 10)
 #define GODWIT_PLAIN_MAX_BYTES (GODWIT_BATCH_PAGES * GODWIT_PAGE_BYTES)
-/* A block that is closed holds more than 64 KiB less a page, so 256 KiB never need more than five. */
-#define GODWIT_MAX_PAYLOAD_BLOCKS 5u
+/* A block that is closed holds more than 128 KiB less a page, so 256 KiB never need more than three. */
+#define GODWIT_MAX_PAYLOAD_BLOCKS 3u
 _Static_assert((GODWIT_MAX_PAYLOAD_BLOCKS - 1) * (GODWIT_BLOCK_MAX_BYTES - GODWIT_PAGE_BYTES + 1) +
 		       GODWIT_PAGE_BYTES <= GODWIT_PLAIN_MAX_BYTES &&
 		       GODWIT_MAX_PAYLOAD_BLOCKS * (GODWIT_BLOCK_MAX_BYTES - GODWIT_PAGE_BYTES + 1) >
 			       GODWIT_PLAIN_MAX_BYTES,
-	       "a frame's plain bytes need at most five blocks");
+	       "a frame's plain bytes need at most three blocks");
 
 #define GODWIT_TABLE_MAX_BYTES                                                                             \
 	(GODWIT_BATCH_PAGES * (1 + GODWIT_GAP_MAX_BYTES + 8) + 8 + GODWIT_MAX_PAYLOAD_BLOCKS * 8)

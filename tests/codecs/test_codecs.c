@@ -229,9 +229,9 @@ Test(rung, an_invalid_rung_is_called_so)
 
 Test(codec, every_rung_gives_back_what_went_in)
 {
-	static const size_t sizes[] = { 1, 7, 64, 4096, 5000, 65536 };
+	static const size_t sizes[] = { 1, 7, 64, 4096, 5000, 65536, 131072 };
 	struct godwit_codec_ctx *ctx = new_ctx();
-	size_t cap = 2 * 65536 + 4096;
+	size_t cap = 2 * 131072 + 4096;
 	uint8_t *out = malloc(cap);
 
 	for (unsigned s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
@@ -484,7 +484,7 @@ Test(codec, create_without_memory_fails_and_leaves_nothing)
 Test(codec, ladder_rungs_and_decoders_allocate_nothing_after_create)
 {
 	struct godwit_codec_ctx *ctx = new_ctx();
-	static uint8_t in[65536], out[65536], back[65536];
+	static uint8_t in[131072], out[131072], back[131072];
 	unsigned long mallocs;
 	long calls = counter.calls;
 
