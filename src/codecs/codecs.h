@@ -160,7 +160,7 @@ uint64_t godwit_ladder_usual_ns(const struct godwit_ladder *ladder, unsigned kin
 /* What happened since the last step. All but workers are differences over span_ns. */
 struct godwit_price_input {
 	uint64_t span_ns;		/* wall time */
-	uint64_t link_busy_ns;		/* the caller was writing frames */
+	uint64_t link_busy_ns;		/* the caller was writing frames, or held back after that */
 	uint64_t link_starved_ns;	/* the caller waited for workers and had nothing to write */
 	uint64_t worker_idle_ns;	/* sum over workers: no batch to encode, or no processor yet */
 	uint64_t worker_late_ns;	/* sum over workers: of that, no processor */
@@ -169,7 +169,7 @@ struct godwit_price_input {
 	uint32_t workers;
 	uint64_t wire_bytes;		/* written */
 	uint64_t retired_bytes;		/* payload that they stand for: without pages that need no bytes */
-	uint64_t link_held_ns;		/* of the span, not needed to reach the caller's own limit; 0: no limit */
+	uint64_t link_held_ns;		/* of that, held back by its own limit; 0: no limit */
 };
 
 /* One per source, in the caller's memory. Fields are price.c's; link_ps_per_byte may be read. */
@@ -198,6 +198,7 @@ struct godwit_price {
 	uint32_t truce_until;		/* preemption is not acted upon before this step */
 	uint32_t known_until;		/* step up to which a held link is known for what it is */
 	uint32_t truce;			/* how long the next truce is, in steps */
+	bool is_held;			/* at the last step the caller's own limit was what held the link */
 	bool is_preempted;		/* why the present descent began */
 	bool has_helped;		/* it retired more */
 };

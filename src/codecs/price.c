@@ -25,7 +25,9 @@
  * Beside a quick link and light rungs encoding is so short that threads wait for a processor before it, from
  * when they are woken. There the price stays at what the link's speed says: see learn_late().
  *
- * Where the caller keeps a bandwidth limit and says how long it was held back, none of these doubts is left.
+ * Where the caller keeps a bandwidth limit and says how long it was held back, none of these doubts is left:
+ * its share of the link was used up, and whatever it waited for meanwhile, the link did not. Unless it was writing
+ * for longer than it was held: then the link is no quicker than the limit.
  *
  * Pure: the time is in the input, and equal inputs give equal prices.
  */
@@ -150,7 +152,7 @@ static void learn_late(struct godwit_price *p, const struct godwit_price_input *
 	double late = (double)sum->worker_late_ns / ((double)sum->span_ns * sum->workers);
 	bool is_doubtful;
 
-	if (sum->link_held_ns)
+	if (p->is_held)
 		p->known_until = p->step + KNOWN_STEPS;
 	is_doubtful = p->step >= p->known_until && p->link_ps_per_byte < QUICK_PS;
 	smooth(&p->late, late, false);
@@ -164,7 +166,8 @@ static void learn_late(struct godwit_price *p, const struct godwit_price_input *
  */
 static void learn_link(struct godwit_price *p, const struct godwit_price_input *sum, bool is_first)
 {
-	double ps_per_byte = 1000.0 * (double)sum->link_busy_ns / (double)sum->wire_bytes;
+	double busy_ns = (double)(p->is_held ? sum->span_ns : sum->link_busy_ns);
+	double ps_per_byte = 1000.0 * busy_ns / (double)sum->wire_bytes;
 	double octave;
 
 	smooth(&p->link_ps_per_byte, ps_per_byte, is_first);
@@ -308,10 +311,12 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 {
 	double span = (double)sum->span_ns;
 	double idle = clamp((double)sum->worker_idle_ns / (span * sum->workers), 0, 1);
-	double starved = clamp((double)sum->link_starved_ns / span, 0, 1);
-	double imbalance = idle - STARVED_WEIGHT * starved;
-	double preempted = 0;
+	double starved, imbalance, preempted = 0;
 	bool is_first = p->step == 0;
+
+	p->is_held = sum->link_held_ns && 2 * sum->link_held_ns >= sum->link_busy_ns;
+	starved = p->is_held ? 0 : clamp((double)sum->link_starved_ns / span, 0, 1);
+	imbalance = idle - STARVED_WEIGHT * starved;
 
 	if (sum->worker_wall_ns > sum->worker_cpu_ns)
 		preempted = 1 - (double)sum->worker_cpu_ns / (double)sum->worker_wall_ns;
@@ -326,7 +331,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 		set_mark(p);
 	p->step++;
 
-	if (sum->link_held_ns) {
+	if (p->is_held) {
 		follow_held(p, idle, clamp((double)sum->link_held_ns / span, 0, 1));
 		return;
 	}

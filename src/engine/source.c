@@ -302,12 +302,7 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	input.span_ns = now_ns - s->stepped_at_ns;
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
 	input.link_starved_ns = s->starved_ns;
-	if (s->step_held_ns) {
-		/* The caller's share of the link was used up: whatever it waited for, the link did not. */
-		input.link_held_ns = s->step_held_ns < input.span_ns ? s->step_held_ns : input.span_ns;
-		input.link_busy_ns = input.span_ns;
-		input.link_starved_ns = 0;
-	}
+	input.link_held_ns = s->step_held_ns < input.span_ns ? s->step_held_ns : input.span_ns;
 	if (idle_ns > marks->idle_ns)
 		input.worker_idle_ns = idle_ns - marks->idle_ns;
 	input.worker_late_ns = sum[GODWIT_COUNT_LATE_NS] - marks->late_ns;

@@ -141,8 +141,24 @@ Test(price, a_held_link_with_no_time_left_lowers_it)
 	godwit_price_init(&price);
 	held.link_held_ns = 2000000;
 	before = step(&price, held, 20);
-	held.link_held_ns = 1;
+	/* All the rest it waited for workers. */
+	held = flow(3750000, 2000000);
+	held.link_held_ns = 150000;
 	cr_expect_lt(step(&price, held, 20), before);
+}
+
+/* Writing takes nearly all of the time, and a hold comes all the same now and then: the link is full. */
+Test(price, a_link_no_quicker_than_the_limit_is_no_held_link)
+{
+	struct godwit_price_input full = flow(0, 3600000);
+	const uint64_t link_ps = 2000;
+	struct godwit_price price;
+
+	full.link_held_ns = 200000;
+	godwit_price_init(&price);
+	step(&price, full, 30);
+	for (unsigned i = 0; i < 200; i++)
+		cr_assert_geq(godwit_price_step(&price, &full), 4 * link_ps, "step %u", i);
 }
 
 Test(price, holds_still_when_nobody_waits_or_nothing_flows)
