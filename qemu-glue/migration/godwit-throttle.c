@@ -416,8 +416,21 @@ void godwit_interrupt(CPUState *cpu, int mask)
     }
 }
 
+static void godwit_wake(void *opaque)
+{
+    CPUState *cpu;
+
+    RCU_READ_LOCK_GUARD();
+    CPU_FOREACH(cpu) {
+        if (godwit_slot(cpu)) {
+            qemu_cond_broadcast(cpu->halt_cond);
+        }
+    }
+}
+
 void godwit_interrupt_held(void)
 {
+    bool is_any = false;
     CPUState *cpu;
 
     RCU_READ_LOCK_GUARD();
@@ -431,8 +444,20 @@ void godwit_interrupt_held(void)
         godwit_vcpu_stats(slot->vcpu, &stats);
         if (stats.is_held) {
             godwit_vcpu_io(slot->vcpu, get_clock());
-            qemu_cond_broadcast(cpu->halt_cond);
+            is_any = true;
         }
+    }
+    if (!is_any) {
+        return;
+    }
+    /*
+     * A held vCPU looks and falls asleep with the BQL: without it the wake may
+     * come between.
+     */
+    if (bql_locked()) {
+        godwit_wake(NULL);
+    } else {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), godwit_wake, NULL);
     }
 }
 
