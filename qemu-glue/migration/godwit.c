@@ -28,20 +28,27 @@
  */
 
 #include "qemu/osdep.h"
+#ifndef _WIN32
+#include <netinet/tcp.h>
+#endif
 
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
+#include "io/channel-socket.h"
+#include "io/channel-tls.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
 #include "qemu/rcu_queue.h"
 #include "qemu/stats64.h"
+#include "qemu/units.h"
 #include "system/runstate.h"
 #include "godwit.h"
 #include "godwit-int.h"
 #include "godwit-throttle.h"
 #include "migration.h"
 #include "options.h"
+#include "qemu-file.h"
 #include "ram.h"
 #include "trace.h"
 
@@ -50,6 +57,10 @@
 
 /* Rate windows, of 100 ms each, in which the link has shown what it can do. */
 #define GODWIT_WINDOWS 8
+
+/* What a socket may hold of what it has not sent yet. */
+#define GODWIT_UNSENT_MS 10
+#define GODWIT_UNSENT_LEAST (128 * KiB)
 
 /* What is counted in mig_stats and xbzrle_counters already. */
 typedef struct {
@@ -70,7 +81,7 @@ typedef struct {
     uint64_t rate_debt;
 
     double window[GODWIT_WINDOWS];
-    unsigned next_window;
+    unsigned nr_windows;            /* so far */
     Stat64 bytes_per_ms;
 
     GodwitCounted counted;
@@ -277,22 +288,55 @@ uint64_t migration_godwit_pending(uint64_t pages)
 }
 
 /*
+ * On a slow link a socket's buffer swallows hundreds of ms: bytes that the
+ * windows count though they are here, and that the guest waits for at the
+ * switchover.  So the socket is to hold no more than it sends in a moment.
+ */
+static void godwit_limit_unsent(double bytes_per_ms)
+{
+#ifdef TCP_NOTSENT_LOWAT
+    Object *ioc = OBJECT(qemu_file_get_ioc(migrate_get_current()->to_dst_file));
+    Object *tls = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS);
+    int bytes = MIN(bytes_per_ms * GODWIT_UNSENT_MS, 1 * GiB);
+    Object *sioc;
+
+    if (tls) {
+        ioc = OBJECT(QIO_CHANNEL_TLS(tls)->master);
+    }
+    sioc = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_SOCKET);
+    if (sioc) {
+        bytes = MAX(bytes, GODWIT_UNSENT_LEAST);
+        /* Not all sockets are TCP's; there it fails and is not needed. */
+        setsockopt(QIO_CHANNEL_SOCKET(sioc)->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT,
+                   &bytes, sizeof(bytes));
+    }
+#endif
+}
+
+/*
  * A window in which pages happened to be cheap says little about the link, so
  * it is the best of the last ones that counts: what the link has carried it
- * can carry.
+ * can carry.  Of two after one another, for what one window has too much (a
+ * buffer that was empty, an edge that fell late) the other has too little.
  */
 double migration_godwit_bandwidth(double bytes_per_ms)
 {
+    double best = 0;
     uint64_t limit, used;
 
     if (!migration_godwit_active()) {
         return bytes_per_ms;
     }
-    save->window[save->next_window++ % GODWIT_WINDOWS] = bytes_per_ms;
-    for (unsigned i = 0; i < GODWIT_WINDOWS; i++) {
-        bytes_per_ms = MAX(bytes_per_ms, save->window[i]);
+    save->window[save->nr_windows++ % GODWIT_WINDOWS] = bytes_per_ms;
+    for (unsigned i = 1; i < MIN(save->nr_windows, GODWIT_WINDOWS); i++) {
+        unsigned later = save->nr_windows - i;
+
+        best = MAX(best, (save->window[later % GODWIT_WINDOWS] +
+                          save->window[(later - 1) % GODWIT_WINDOWS]) / 2);
     }
+    bytes_per_ms = best ? best : bytes_per_ms;
     stat64_set(&save->bytes_per_ms, bytes_per_ms);
+    godwit_limit_unsent(bytes_per_ms);
 
     limit = migration_rate_get();
     used = migration_transferred_bytes() -

@@ -2,11 +2,13 @@
 """Every way that QEMU can carry a stream, and how it is switched on."""
 
 import bisect
+import ctypes
+import errno
 import os
 import socket
 
 from live.migration import Mode
-from .bench import GuestError, MODES, SLOW, UNCAPPED, expect, listen, test, wait_final
+from .bench import GuestError, MODES, SLOW, UNCAPPED, Skip, expect, link, listen, test, wait_final
 
 
 @test
@@ -86,6 +88,47 @@ def over_tls(bench):
     """encrypted"""
     source, destination = tls(bench, None)
     bench.move(source, destination)
+
+
+def unsent_limits(machine):
+    """How much each of its TCP sockets may hold of what it has not sent; 0: no limit of its own."""
+    pidfd = os.pidfd_open(machine.process.pid)
+    limits = []
+    for fd in os.listdir(f"/proc/{machine.process.pid}/fd"):
+        copy = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, int(fd), 0)     # pidfd_getfd
+        if copy < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
+            raise Skip("cannot look into QEMU's sockets here")
+        try:
+            with socket.socket(fileno=copy) as sock:
+                if sock.family in (socket.AF_INET, socket.AF_INET6):
+                    limits.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+        except OSError:
+            if copy >= 0:
+                os.close(copy)      # no socket
+    os.close(pidfd)
+    return limits
+
+
+def holds_little(bench, source, destination):
+    bench.needs_godwit()
+    bench.begin(source, listen(destination), link("5MB/s"))
+    bench.until(source, bench.sent(3))
+    expect(unsent_limits(source) == [128 << 10], f"the sockets' limits are {unsent_limits(source)}")
+    source.qmp.command("migrate-set-parameters", max_bandwidth=UNCAPPED)
+    bench.until_final(source)
+    destination.check(1)
+
+
+@test
+def socket_holds_little(bench):
+    """what a slow link has not sent yet waits in QEMU and not in the socket"""
+    holds_little(bench, bench.source(), bench.destination())
+
+
+@test
+def socket_holds_little_under_tls(bench):
+    """nor in the socket under TLS"""
+    holds_little(bench, *tls(bench, None))
 
 
 @test
