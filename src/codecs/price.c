@@ -26,8 +26,8 @@
  * when they are woken. There the price stays at what the link's speed says: see learn_late().
  *
  * Where the caller keeps a bandwidth limit and says how long it was held back, none of these doubts is left:
- * its share of the link was used up, and whatever it waited for meanwhile, the link did not. Unless it was writing
- * for longer than it was held: then the link is no quicker than the limit.
+ * its share of the link was used up, and whatever it waited for meanwhile, the link did not. Where it was writing
+ * for longer than it was held, the link is no quicker than the limit: the imbalance is followed, without doubts.
  *
  * Pure: the time is in the input, and equal inputs give equal prices.
  */
@@ -142,6 +142,12 @@ static void move(struct godwit_price *p, double octaves)
 	set_octave(p, p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX));
 }
 
+/* A hold of late: in that window the limit was reached, so nothing but the limit held the link up. */
+static bool is_known(const struct godwit_price *p)
+{
+	return p->step < p->known_until;
+}
+
 /*
  * Workers that sleep long after they were woken say that nothing idles but them. On a quick link that is what
  * makes it look busy, too: what sends and what receives lack the processors. A link that was held of late is as
@@ -152,9 +158,9 @@ static void learn_late(struct godwit_price *p, const struct godwit_price_input *
 	double late = (double)sum->worker_late_ns / ((double)sum->span_ns * sum->workers);
 	bool is_doubtful;
 
-	if (p->is_held)
+	if (sum->link_held_ns)
 		p->known_until = p->step + KNOWN_STEPS;
-	is_doubtful = p->step >= p->known_until && p->link_ps_per_byte < QUICK_PS;
+	is_doubtful = !is_known(p) && p->link_ps_per_byte < QUICK_PS;
 	smooth(&p->late, late, false);
 	p->above = OCTAVES_ABOVE * (is_doubtful ? 1 - clamp(p->late / LATE_MUCH, 0, 1) : 1);
 }
@@ -285,13 +291,13 @@ static void doubt(struct godwit_price *p, bool is_preempted)
 
 static void follow(struct godwit_price *p, double imbalance, double span_ns)
 {
-	if (p->preempted > PREEMPTED_MUCH && imbalance > 0 && p->step >= p->truce_until) {
+	if (p->preempted > PREEMPTED_MUCH && imbalance > 0 && p->step >= p->truce_until && !is_known(p)) {
 		set_mark(p);
 		doubt(p, true);
 		return;
 	}
 	if (imbalance >= 0 && p->octave >= p->mark.octave + CLIMB && p->step - p->mark.step >= JUDGE_STEPS) {
-		if (did_not_pay(p)) {
+		if (did_not_pay(p) && !is_known(p)) {
 			doubt(p, false);
 			return;
 		}
@@ -341,8 +347,8 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 		p->mode = FOLLOW;
 		set_mark(p);
 	}
-	if (imbalance < 0 && p->mode != FOLLOW) {
-		/* Nobody doubts a starved link. */
+	if ((imbalance < 0 || is_known(p)) && p->mode != FOLLOW) {
+		/* Nobody doubts a starved link, or one that was held of late. */
 		p->mode = FOLLOW;
 		set_mark(p);
 	}
