@@ -20,7 +20,8 @@
  * costs nearly the same. From the rung none nothing is learned about the content, so the probe there is
  * the rung that this price would take were the content typical: that one costs less than not to
  * compress a typical block, so at worst a probe doubles the cost of one block. Probes are as far apart as
- * keeps their cost at half a hundredth of all: where bytes are dear and worker time is not, they are frequent.
+ * keeps their cost at half a hundredth of all: where bytes are dear and worker time is not, they are frequent,
+ * and from none, where they take no bytes, three times as frequent.
  *
  * At a price where two rungs cost the same, workers that all took the cheaper one would swing from all
  * light to all heavy. A price that is spread by half up and down, evenly from block to block, turns
@@ -44,6 +45,8 @@
 #define PROBE_GAP_MIN 8.0f
 #define PROBE_GAP_MAX 256.0f
 #define PROBE_COST 0.005f
+#define PROBE_COST_MAX 0.015f		/* from none, where bytes are dear: on noise it costs the link nothing */
+#define DEAR_NS 15.0f
 
 /* The content of a block is what it shrank to, but not above this: constant blocks are no guide. */
 #define CONTENT_MAX 4.0f
@@ -53,10 +56,11 @@
 #define DRIFT 1.6f			/* see near_prior() */
 
 /* Blocks to the first that goes through both twins; from there to the next, twice as many each time, but to what
- * keeps their cost at a fiftieth of the worker's time. */
+ * keeps their cost at a hundredth of the worker's time. */
 #define TWIN_FIRST 8u
-#define TWIN_COST 0.02f
-#define TWIN_GAP_MAX 128u
+#define TWIN_COST 0.01f
+#define HEAVY_WORTH 1.003f		/* what the twins differ by is uncertain: the light one needs no reason */
+#define TWIN_GAP_MAX 256u
 
 /*
  * Rungs that only look for matches, and rungs that code the literals by frequency as well: content
@@ -161,6 +165,8 @@ static unsigned cheapest(const struct godwit_ladder_kind *k, unsigned kind, floa
 	for (unsigned i = 0; i < RUNGS; i++) {
 		float cost = predict_cost(k, kind, i, content, in_bytes, price_ns);
 
+		if (i == HEAVY)
+			cost *= HEAVY_WORTH;
 		if (cost < least) {
 			least = cost;
 			best = i;
@@ -192,8 +198,10 @@ static uint32_t probe_gap(const struct godwit_ladder_kind *k, unsigned kind, uns
 {
 	float cost = predict_cost(k, kind, best, k->content, in_bytes, price_ns);
 	float extra = predict_cost(k, kind, pick, best ? k->content : 0, in_bytes, price_ns) - cost;
+	float share = best ? PROBE_COST :
+			     godwit_clampf(PROBE_COST_MAX * price_ns / DEAR_NS, PROBE_COST, PROBE_COST_MAX);
 
-	return (uint32_t)godwit_clampf(extra / (PROBE_COST * cost), PROBE_GAP_MIN, PROBE_GAP_MAX);
+	return (uint32_t)godwit_clampf(extra / (share * cost), PROBE_GAP_MIN, PROBE_GAP_MAX);
 }
 
 unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,
@@ -339,8 +347,8 @@ void godwit_ladder_learn_twins(struct godwit_ladder *ladder, unsigned kind, size
 	/* One of the two may have lost the processor meanwhile. */
 	slower = godwit_clampf((float)heavy->cpu_ns / (float)light->cpu_ns, 0.7f, 3);
 	ns = (slower * usual_ns(k, LIGHT, in_bytes) - priors[HEAVY].fixed_ns) / in;
-	/* The mean of all and of the prior, later of the last four. */
-	k->twins += k->twins < 3;
+	/* The mean of all and of the prior, later of the last eight. */
+	k->twins += k->twins < 7;
 	share = 1 / (1 + (float)k->twins);
 	k->rung[HEAVY].depth += share * (deeper * k->rung[LIGHT].depth - k->rung[HEAVY].depth);
 	k->rung[HEAVY].ns = near_prior(k->rung[HEAVY].ns + share * (ns - k->rung[HEAVY].ns), priors[HEAVY].ns[kind]);
