@@ -292,10 +292,10 @@ uint64_t migration_godwit_pending(uint64_t pages)
  * windows count though they are here, and that the guest waits for at the
  * switchover.  So the socket is to hold no more than it sends in a moment.
  */
-static void godwit_limit_unsent(double bytes_per_ms)
+static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms)
 {
 #ifdef TCP_NOTSENT_LOWAT
-    Object *ioc = OBJECT(qemu_file_get_ioc(migrate_get_current()->to_dst_file));
+    Object *ioc = OBJECT(qemu_file_get_ioc(f));
     Object *tls = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS);
     int bytes = MIN(bytes_per_ms * GODWIT_UNSENT_MS, 1 * GiB);
     Object *sioc;
@@ -336,7 +336,7 @@ double migration_godwit_bandwidth(double bytes_per_ms)
     }
     bytes_per_ms = best ? best : bytes_per_ms;
     stat64_set(&save->bytes_per_ms, bytes_per_ms);
-    godwit_limit_unsent(bytes_per_ms);
+    godwit_limit_unsent(migrate_get_current()->to_dst_file, bytes_per_ms);
 
     limit = migration_rate_get();
     used = migration_transferred_bytes() -
@@ -546,6 +546,9 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
     }
     if (!s->is_stock) {
         godwit_put_blocks(s, f);
+    }
+    if (migrate_max_bandwidth()) {
+        godwit_limit_unsent(f, migrate_max_bandwidth() / 1000.0);
     }
     godwit_source_round(s->source);
     summary.is_valid = true;
