@@ -17,10 +17,8 @@
  *
  * libzstd gives memory back: a context whose workspace is for a long time more than four times what is
  * needed frees it and allocates a smaller one, and then grows it again byte by byte. What is needed
- * follows the size of the block (27 KiB for 256 bytes, 296 KiB for 64 KiB, both at zstd 1) and the effort
- * (1032 KiB at zstd 6). Blocks of deltas are small and blocks of whole pages are not, so one context would
- * allocate for ever. There is one for each size class and effort, the needs within which lie less than
- * three times apart.
+ * follows the size of the block (27 KiB for 256 bytes, 296 KiB for 64 KiB, both at zstd 1) and the effort. Blocks of deltas are small and blocks of whole pages are not, so one context would
+ * allocate for ever. There is one for each size class and effort, within which no context shrinks.
  */
 #include <assert.h>
 #include <errno.h>
@@ -36,8 +34,8 @@
 #define FULL_BYTES (128u << 10)
 
 /* One zstd context for the blocks of up to so many bytes, at a light and at a heavy level. */
-static const size_t zstd_class_bytes[] = { 8u << 10, 32u << 10, FULL_BYTES };
-#define ZSTD_CLASSES 3
+static const size_t zstd_class_bytes[] = { 512, 4u << 10, 16u << 10, 64u << 10, FULL_BYTES };
+#define ZSTD_CLASSES 5
 #define ZSTD_HEAVY_LEVEL 2
 
 /*

@@ -492,7 +492,7 @@ Test(codec, ladder_rungs_and_decoders_allocate_nothing_after_create)
 	mallocs = atomic_load(&nr_mallocs);
 	for (unsigned i = 0; i < 6000; i++) {
 		/* Three hundred small ones on end, then anything. */
-		size_t bytes = i % 500 < 300 ? 300 + i % 3000 : 1 + next() % sizeof(in);
+		size_t bytes = i % 500 < 300 ? 1 + i % (i % 1000 < 500 ? 512 : 3300) : 1 + next() % sizeof(in);
 		struct godwit_rung rung = i % 7 ? godwit_ladder_rung(i / 1000 % godwit_ladder_rungs) :
 						  (struct godwit_rung){ GODWIT_CODEC_ZLIB, 1 + i % 9 };
 		size_t got = godwit_codec_compress(ctx, rung, in, bytes, out, bytes);
