@@ -169,7 +169,7 @@ struct godwit_price_input {
 	uint32_t workers;
 	uint64_t wire_bytes;		/* written */
 	uint64_t retired_bytes;		/* payload that they stand for: without pages that need no bytes */
-	uint64_t link_held_ns;		/* of that, held back by its own limit; 0: no limit */
+	uint64_t link_held_ns;		/* of link_busy_ns, by the caller's own limit; 0: none */
 };
 
 /* One per source, in the caller's memory. Fields are price.c's; link_ps_per_byte may be read. */

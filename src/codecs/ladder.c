@@ -61,6 +61,7 @@
 #define TWIN_COST 0.01f
 #define HEAVY_WORTH 1.003f		/* what the twins differ by is uncertain: the light one needs no reason */
 #define TWIN_GAP_MAX 256u
+#define TWIN_LEAST_BYTES 16384u
 
 /*
  * Rungs that only look for matches, and rungs that code the literals by frequency as well: content
@@ -254,6 +255,14 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned in
 	miss /= 3.0f + (float)k->comparisons;
 	if (k->comparisons < 17)
 		k->comparisons++;
+	if (family == FREQUENCIES) {
+		/* What the twins know of each other stays. */
+		float light = near_prior(k->rung[LIGHT].depth * (1 + miss / depth), priors[LIGHT].depth[kind]);
+
+		k->rung[HEAVY].depth *= light / k->rung[LIGHT].depth;
+		k->rung[LIGHT].depth = light;
+		return;
+	}
 	for (unsigned i = 0; i < RUNGS; i++) {
 		if (priors[i].family == family)
 			k->rung[i].depth = near_prior(k->rung[i].depth * (1 + miss / depth),
@@ -289,14 +298,15 @@ static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned ind
 	k->slowness = godwit_clampf(k->slowness, 0.05f, 50);
 	if (!is_comparison)
 		return;
-	for (unsigned i = 0; i < RUNGS; i++) {
-		/* Of the twins one compares with the lighter rungs for both. */
-		bool is_meant = priors[index].family == FREQUENCIES ? priors[i].family == FREQUENCIES &&
-								      priors[k->last].family != FREQUENCIES :
-								      i == index;
+	ratio = 1 + 0.08f * (ratio - 1);
+	if (priors[index].family != FREQUENCIES) {
+		k->rung[index].ns = near_prior(k->rung[index].ns * ratio, priors[index].ns[kind]);
+	} else if (priors[k->last].family != FREQUENCIES) {
+		/* One of the twins compares with the lighter rungs for both. */
+		float light = near_prior(k->rung[LIGHT].ns * ratio, priors[LIGHT].ns[kind]);
 
-		if (is_meant)
-			k->rung[i].ns = near_prior(k->rung[i].ns * (1 + 0.08f * (ratio - 1)), priors[i].ns[kind]);
+		k->rung[HEAVY].ns *= light / k->rung[LIGHT].ns;
+		k->rung[LIGHT].ns = light;
 	}
 }
 
@@ -341,7 +351,8 @@ void godwit_ladder_learn_twins(struct godwit_ladder *ladder, unsigned kind, size
 	float in = (float)in_bytes, depth = godwit_log2f(in / (float)light->out_bytes);
 	float deeper, slower, ns, share;
 
-	if (depth < 0.1f || !light->cpu_ns || !heavy->cpu_ns)
+	/* Of a small block the time says how long a call takes. */
+	if (depth < 0.1f || in_bytes < TWIN_LEAST_BYTES || !light->cpu_ns || !heavy->cpu_ns)
 		return;
 	deeper = godwit_clampf(godwit_log2f(in / (float)heavy->out_bytes) / depth, 0.9f, DRIFT);
 	/* One of the two may have lost the processor meanwhile. */
@@ -351,5 +362,5 @@ void godwit_ladder_learn_twins(struct godwit_ladder *ladder, unsigned kind, size
 	k->twins += k->twins < 7;
 	share = 1 / (1 + (float)k->twins);
 	k->rung[HEAVY].depth += share * (deeper * k->rung[LIGHT].depth - k->rung[HEAVY].depth);
-	k->rung[HEAVY].ns = near_prior(k->rung[HEAVY].ns + share * (ns - k->rung[HEAVY].ns), priors[HEAVY].ns[kind]);
+	k->rung[HEAVY].ns += share * (ns - k->rung[HEAVY].ns);
 }

@@ -5,7 +5,7 @@
  * A pipeline of W workers and one link moves most when neither waits for the other, or when the one that
  * does not wait cannot be helped any more. So the price follows the imbalance: workers idle -> dearer
  * bytes, heavier rungs; the link starved -> cheaper bytes, lighter rungs. It moves in octaves, for what
- * matters spans five powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
+ * matters spans three powers of ten: 0.5 ns a byte is what the sockets at both ends cost anyhow, and
  * at 0.19 us a byte a worker spends a second to save 5 MB. It never rises far above what the link's own speed
  * says (what a byte takes there, times the workers), so that a mistake has a bound. The gain halves when the
  * imbalance turns and grows back while it keeps its sign, slower than the line of what is encoded ahead
@@ -142,7 +142,7 @@ static void move(struct godwit_price *p, double octaves)
 	set_octave(p, p->octave + clamp(octaves, -MOVE_MAX, MOVE_MAX));
 }
 
-/* A hold of late: in that window the limit was reached, so nothing but the limit held the link up. */
+/* A hold of late: in that window the limit was reached, so no slow receiver held the link up. */
 static bool is_known(const struct godwit_price *p)
 {
 	return p->step < p->known_until;

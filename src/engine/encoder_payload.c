@@ -47,18 +47,27 @@ static void count_block(struct godwit_encoder *e, const struct plain_block *bloc
  * thread lost the processor meanwhile. That is no figure of the rung, but one of the host, and the price
  * of a byte depends on it.
  */
+static uint64_t usual_ns_of(const struct godwit_encoder *e, const struct plain_block *block, unsigned step)
+{
+	unsigned kind = block_kind(block);
+
+	return (uint64_t)(e->ladder.kind[kind].slowness *
+			  (float)godwit_ladder_usual_ns(&e->ladder, kind, step, block->bytes));
+}
+
+static bool has_lost(uint64_t taken_ns, uint64_t usual_ns)
+{
+	return taken_ns > LOST_ABOVE * usual_ns + LOST_LEAST_NS;
+}
+
 static void learn(struct godwit_encoder *e, const struct plain_block *block, unsigned step,
 		  const struct godwit_ladder_result *result)
 {
 	unsigned kind = block_kind(block);
-	uint64_t usual_ns = (uint64_t)(e->ladder.kind[kind].slowness *
-				       (float)godwit_ladder_usual_ns(&e->ladder, kind, step,
-								     block->bytes));
-	uint64_t most_ns = LOST_ABOVE * usual_ns + LOST_LEAST_NS;
-	uint64_t taken_ns = result->cpu_ns;
+	uint64_t usual_ns = usual_ns_of(e, block, step), taken_ns = result->cpu_ns;
 
 	e->count[GODWIT_COUNT_CODEC_NS] += taken_ns;
-	if (taken_ns > most_ns) {
+	if (has_lost(taken_ns, usual_ns)) {
 		e->count[GODWIT_COUNT_LOST_NS] += taken_ns - usual_ns;
 		taken_ns = LOST_ABOVE * usual_ns;	/* slower machines are learned all the same */
 	}
@@ -85,10 +94,21 @@ static size_t compress_timed(struct godwit_encoder *e, const struct plain_block 
 	return bytes;
 }
 
+/* What both did to the block, unless one of them lost the processor. */
+static void learn_twins(struct godwit_encoder *e, const struct plain_block *block, unsigned step, unsigned twin,
+			const struct godwit_ladder_result *result, const struct godwit_ladder_result *other)
+{
+	if (has_lost(result->cpu_ns, usual_ns_of(e, block, step)) ||
+	    has_lost(other->cpu_ns, usual_ns_of(e, block, twin)))
+		return;
+	godwit_ladder_learn_twins(&e->ladder, block_kind(block), block->bytes, twin < step ? other : result,
+				  twin < step ? result : other);
+}
+
 /* By the ladder's rung, after the other of two that are to be compared. */
 static size_t compress_auto(struct godwit_encoder *e, const struct plain_block *block, unsigned step, uint8_t *to)
 {
-	unsigned kind = block_kind(block), twin = godwit_ladder_twin(&e->ladder, kind, step);
+	unsigned twin = godwit_ladder_twin(&e->ladder, block_kind(block), step);
 	struct godwit_ladder_result other, result;
 	size_t bytes;
 
@@ -97,8 +117,7 @@ static size_t compress_auto(struct godwit_encoder *e, const struct plain_block *
 	bytes = compress_timed(e, block, step, to, &result);
 	learn(e, block, step, &result);
 	if (twin != step)
-		godwit_ladder_learn_twins(&e->ladder, kind, block->bytes, twin < step ? &other : &result,
-					  twin < step ? &result : &other);
+		learn_twins(e, block, step, twin, &result, &other);
 	return bytes;
 }
 

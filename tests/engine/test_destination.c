@@ -455,7 +455,7 @@ Test(destination, names_the_byte_of_a_field_that_is_wrong)
 	const uint64_t huge = ~0ull, past_end = PAGES;
 	const uint32_t huge32 = ~0u, no_block = BLOCK + 1;
 	const uint16_t huge16 = 0xffff;
-	const uint8_t pages_0 = 0, pages_65 = 65, blocks_6 = 6, unknown_kind = 6, high_bits = 0x10;
+	const uint8_t pages_0 = 0, pages_65 = 65, blocks_4 = GODWIT_MAX_PAYLOAD_BLOCKS + 1, unknown_kind = 6, high_bits = 0x10;
 	struct godwit_error error = { "" };
 	struct bench b;
 
@@ -466,14 +466,14 @@ Test(destination, names_the_byte_of_a_field_that_is_wrong)
 	check_field(&b, 32, &no_block, 4, "byte 32");
 	check_field(&b, 36, &pages_0, 1, "byte 36");
 	check_field(&b, 36, &pages_65, 1, "byte 36");
-	check_field(&b, 37, &blocks_6, 1, "byte 37");
+	check_field(&b, 37, &blocks_4, 1, "byte 37");
 	check_field(&b, 38, &huge16, 2, "byte 38");
 	check_field(&b, 40, &unknown_kind, 1, "byte 40");
 	check_field(&b, 40, &high_bits, 1, "byte 40");
 
 	/* The last payload block's entry: 8 bytes at the end of the table. */
 	size_t table_end = GODWIT_HEAD_BYTES + godwit_head_get(b.frame.bytes).table_bytes;
-	const uint32_t bad_codec = 4, plain_0 = GODWIT_CODEC_ZSTD, plain_max = GODWIT_CODEC_ZSTD | 0xffffffu << 8;
+	const uint32_t bad_codec = 4, plain_0 = GODWIT_CODEC_ZSTD, plain_max = GODWIT_CODEC_ZSTD | (GODWIT_BLOCK_MAX_BYTES + 1) << 8;
 
 	check_field(&b, table_end - 8, &bad_codec, 1, "byte ");
 	check_field(&b, table_end - 8, &plain_0, 4, "byte ");
