@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import socket
+import stat
 
 from live.migration import Mode
 from .bench import GuestError, MODES, SLOW, UNCAPPED, Skip, expect, link, listen, test, wait_final
@@ -98,13 +99,14 @@ def unsent_limits(machine):
         copy = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, int(fd), 0)     # pidfd_getfd
         if copy < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
             raise Skip("cannot look into QEMU's sockets here")
-        try:
+        if copy < 0:
+            continue                # closed meanwhile
+        if stat.S_ISSOCK(os.fstat(copy).st_mode):
             with socket.socket(fileno=copy) as sock:
                 if sock.family in (socket.AF_INET, socket.AF_INET6):
                     limits.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
-        except OSError:
-            if copy >= 0:
-                os.close(copy)      # no socket
+        else:
+            os.close(copy)
     os.close(pidfd)
     return limits
 
