@@ -17,8 +17,9 @@
  *
  * libzstd gives memory back: a context whose workspace is for a long time more than four times what is
  * needed frees it and allocates a smaller one, and then grows it again byte by byte. What is needed
- * follows the size of the block (27 KiB for 256 bytes, 296 KiB for 64 KiB, both at zstd 1) and the effort. Blocks of deltas are small and blocks of whole pages are not, so one context would
- * allocate for ever. There is one for each size class and effort, within which no context shrinks.
+ * follows the size of the block (27 KiB for 256 bytes, 296 KiB for 64 KiB, both at zstd 1) and the effort.
+ * Blocks of deltas are small and blocks of whole pages are not, so one context would allocate for ever. There
+ * is one for each size class and effort, within which none shrinks.
  */
 #include <assert.h>
 #include <errno.h>
