@@ -198,7 +198,6 @@ struct godwit_price {
 	uint32_t truce_until;		/* preemption is not acted upon before this step */
 	uint32_t known_until;		/* step up to which a held link is known for what it is */
 	uint32_t truce;			/* how long the next truce is, in steps */
-	bool is_held;			/* at the last step the caller's own limit was what held the link */
 	bool is_preempted;		/* why the present descent began */
 	bool has_helped;		/* it retired more */
 };

@@ -46,7 +46,7 @@
 #define PROBE_GAP_MAX 256.0f
 #define PROBE_COST 0.005f
 #define PROBE_COST_MAX 0.015f		/* from none, where bytes are dear: on noise it costs the link nothing */
-#define DEAR_NS 15.0f
+#define DEAR_NS 15.0f			/* what a byte costs where it is that much */
 
 /* The content of a block is what it shrank to, but not above this: constant blocks are no guide. */
 #define CONTENT_MAX 4.0f
@@ -59,9 +59,9 @@
  * keeps their cost at a hundredth of the worker's time. */
 #define TWIN_FIRST 8u
 #define TWIN_COST 0.01f
-#define HEAVY_WORTH 1.003f		/* what the twins differ by is uncertain: the light one needs no reason */
 #define TWIN_GAP_MAX 256u
 #define TWIN_LEAST_BYTES 16384u
+#define HEAVY_WORTH 1.003f		/* what the twins differ by is uncertain: the light one needs no reason */
 
 /*
  * Rungs that only look for matches, and rungs that code the literals by frequency as well: content

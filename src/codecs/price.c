@@ -170,9 +170,10 @@ static void learn_late(struct godwit_price *p, const struct godwit_price_input *
  * that is its price. It is followed quickly downwards and slowly upwards: a slow receiver makes the link
  * look slower the heavier the rungs are.
  */
-static void learn_link(struct godwit_price *p, const struct godwit_price_input *sum, bool is_first)
+static void learn_link(struct godwit_price *p, const struct godwit_price_input *sum, bool is_held,
+		       bool is_first)
 {
-	double busy_ns = (double)(p->is_held ? sum->span_ns : sum->link_busy_ns);
+	double busy_ns = (double)(is_held ? sum->span_ns : sum->link_busy_ns);
 	double ps_per_byte = 1000.0 * busy_ns / (double)sum->wire_bytes;
 	double octave;
 
@@ -317,12 +318,11 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 {
 	double span = (double)sum->span_ns;
 	double idle = clamp((double)sum->worker_idle_ns / (span * sum->workers), 0, 1);
-	double starved, imbalance, preempted = 0;
+	bool is_held = sum->link_held_ns && 2 * sum->link_held_ns >= sum->link_busy_ns;
+	double starved = is_held ? 0 : clamp((double)sum->link_starved_ns / span, 0, 1);
+	double imbalance = idle - STARVED_WEIGHT * starved;
+	double preempted = 0;
 	bool is_first = p->step == 0;
-
-	p->is_held = sum->link_held_ns && 2 * sum->link_held_ns >= sum->link_busy_ns;
-	starved = p->is_held ? 0 : clamp((double)sum->link_starved_ns / span, 0, 1);
-	imbalance = idle - STARVED_WEIGHT * starved;
 
 	if (sum->worker_wall_ns > sum->worker_cpu_ns)
 		preempted = 1 - (double)sum->worker_cpu_ns / (double)sum->worker_wall_ns;
@@ -331,13 +331,13 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	/* A wire that had nothing to carry is not a slow one, and right after that its buffers swallow much. */
 	if (is_first || starved < DEAD_BAND)
 		smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
-	learn_link(p, sum, is_first);
+	learn_link(p, sum, is_held, is_first);
 	learn_late(p, sum);
 	if (is_first)
 		set_mark(p);
 	p->step++;
 
-	if (p->is_held) {
+	if (is_held) {
 		follow_held(p, idle, clamp((double)sum->link_held_ns / span, 0, 1));
 		return;
 	}

@@ -42,11 +42,6 @@ static void count_block(struct godwit_encoder *e, const struct plain_block *bloc
 		e->count[GODWIT_COUNT_SHRUNK] += block->whole + block->deltas;
 }
 
-/*
- * What the rung did to the block. A block that took many times what such blocks take was not hard: its
- * thread lost the processor meanwhile. That is no figure of the rung, but one of the host, and the price
- * of a byte depends on it.
- */
 static uint64_t usual_ns_of(const struct godwit_encoder *e, const struct plain_block *block, unsigned step)
 {
 	unsigned kind = block_kind(block);
@@ -55,11 +50,16 @@ static uint64_t usual_ns_of(const struct godwit_encoder *e, const struct plain_b
 			  (float)godwit_ladder_usual_ns(&e->ladder, kind, step, block->bytes));
 }
 
+/*
+ * A block that took many times what such blocks take was not hard: its thread lost the processor meanwhile.
+ * That is no figure of the rung, but one of the host, and the price of a byte depends on it.
+ */
 static bool has_lost(uint64_t taken_ns, uint64_t usual_ns)
 {
 	return taken_ns > LOST_ABOVE * usual_ns + LOST_LEAST_NS;
 }
 
+/* What the rung did to the block. */
 static void learn(struct godwit_encoder *e, const struct plain_block *block, unsigned step,
 		  const struct godwit_ladder_result *result)
 {

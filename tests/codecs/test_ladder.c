@@ -467,12 +467,11 @@ static double one_block(struct godwit_ladder *ladder, unsigned kind, const struc
 {
 	unsigned rung = godwit_ladder_pick(ladder, kind, BLOCK_BYTES, price_ps);
 	double out = BLOCK / p->ratio[rung], ns = BLOCK * p->ns[rung];
+	double twin_ns = kind == 1 ? both_twins(ladder, p, rung, 1) : 0;
 
-	if (kind == 1)
-		ns += both_twins(ladder, p, rung, 1);
-	godwit_ladder_learn(ladder, kind, rung, BLOCK_BYTES, (size_t)out, (uint64_t)(BLOCK * p->ns[rung]));
+	godwit_ladder_learn(ladder, kind, rung, BLOCK_BYTES, (size_t)out, (uint64_t)ns);
 	*rung_ret = rung;
-	return ns + (double)price_ps * 1e-3 * out;
+	return ns + twin_ns + (double)price_ps * 1e-3 * out;
 }
 
 Test(ladder, no_price_takes_none_and_a_boundless_one_the_heaviest)

@@ -455,7 +455,8 @@ Test(destination, names_the_byte_of_a_field_that_is_wrong)
 	const uint64_t huge = ~0ull, past_end = PAGES;
 	const uint32_t huge32 = ~0u, no_block = BLOCK + 1;
 	const uint16_t huge16 = 0xffff;
-	const uint8_t pages_0 = 0, pages_65 = 65, blocks_4 = GODWIT_MAX_PAYLOAD_BLOCKS + 1, unknown_kind = 6, high_bits = 0x10;
+	const uint8_t pages_0 = 0, pages_65 = 65, blocks_4 = GODWIT_MAX_PAYLOAD_BLOCKS + 1;
+	const uint8_t unknown_kind = 6, high_bits = 0x10;
 	struct godwit_error error = { "" };
 	struct bench b;
 
@@ -473,7 +474,8 @@ Test(destination, names_the_byte_of_a_field_that_is_wrong)
 
 	/* The last payload block's entry: 8 bytes at the end of the table. */
 	size_t table_end = GODWIT_HEAD_BYTES + godwit_head_get(b.frame.bytes).table_bytes;
-	const uint32_t bad_codec = 4, plain_0 = GODWIT_CODEC_ZSTD, plain_max = GODWIT_CODEC_ZSTD | (GODWIT_BLOCK_MAX_BYTES + 1) << 8;
+	const uint32_t bad_codec = 4, plain_0 = GODWIT_CODEC_ZSTD;
+	const uint32_t plain_max = GODWIT_CODEC_ZSTD | (GODWIT_BLOCK_MAX_BYTES + 1) << 8;
 
 	check_field(&b, table_end - 8, &bad_codec, 1, "byte ");
 	check_field(&b, table_end - 8, &plain_0, 4, "byte ");
