@@ -161,7 +161,7 @@ static int godwit_load_frame(GodwitLoad *l, QEMUFile *f, uint32_t *left)
     if (body_bytes > *left) {
         return godwit_load_failed("a record ends in a frame");
     }
-    if (qemu_get_buffer(f, body, body_bytes) != body_bytes) {
+    if (qemu_get_buffer_direct(f, body, body_bytes) != body_bytes) {
         return -EIO;
     }
     *left -= body_bytes;
