@@ -30,6 +30,10 @@
 #include "qemu/osdep.h"
 #ifndef _WIN32
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#endif
+#ifdef CONFIG_LINUX
+#include <linux/sockios.h>
 #endif
 
 #include "exec/ramblock.h"
@@ -62,6 +66,9 @@
 #define GODWIT_UNSENT_MS 10
 #define GODWIT_UNSENT_LEAST (128 * KiB)
 
+/* Device state of a small PC, which nobody counts before it is written. */
+#define GODWIT_DEVICE_BYTES (160 * KiB)
+
 /* What is counted in mig_stats and xbzrle_counters already. */
 typedef struct {
     uint64_t zero_pages;
@@ -82,6 +89,8 @@ typedef struct {
 
     double window[GODWIT_WINDOWS];
     unsigned nr_windows;            /* so far */
+    int64_t window_end_ns;
+    uint64_t in_flight;             /* at that time */
     Stat64 bytes_per_ms;
 
     GodwitCounted counted;
@@ -271,6 +280,34 @@ void migration_godwit_populate(MigrationInfo *info)
 
 /* ---- convergence ---- */
 
+/* The socket that a file goes to, perhaps by way of TLS, or -1. */
+static int godwit_socket(QEMUFile *f)
+{
+    Object *ioc = OBJECT(qemu_file_get_ioc(f));
+    Object *tls = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS);
+    Object *sioc;
+
+    if (tls) {
+        ioc = OBJECT(QIO_CHANNEL_TLS(tls)->master);
+    }
+    sioc = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_SOCKET);
+    return sioc ? QIO_CHANNEL_SOCKET(sioc)->fd : -1;
+}
+
+/* Bytes written to a socket that the other host does not have yet. */
+static uint64_t godwit_in_flight(QEMUFile *f)
+{
+    int bytes = 0;
+
+#ifdef SIOCOUTQ
+    if (ioctl(godwit_socket(f), SIOCOUTQ, &bytes)) {
+        return 0;
+    }
+#endif
+    return bytes;
+}
+
+/* What the guest would wait for, were it stopped now; in bytes of the wire. */
 uint64_t migration_godwit_pending(uint64_t pages)
 {
     struct godwit_prediction prediction;
@@ -282,6 +319,8 @@ uint64_t migration_godwit_pending(uint64_t pages)
     godwit_source_predict(save->source, pages, &prediction);
     bytes = prediction.encode_ns / 1e6 * stat64_get(&save->bytes_per_ms);
     bytes = MAX(bytes, prediction.wire_bytes);
+    bytes += godwit_in_flight(migrate_get_current()->to_dst_file) +
+        GODWIT_DEVICE_BYTES;
     trace_migration_godwit_pending(pages, prediction.wire_bytes,
                                    prediction.encode_ns, bytes);
     return MAX(bytes, 1);
@@ -295,22 +334,28 @@ uint64_t migration_godwit_pending(uint64_t pages)
 static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms)
 {
 #ifdef TCP_NOTSENT_LOWAT
-    Object *ioc = OBJECT(qemu_file_get_ioc(f));
-    Object *tls = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_TLS);
     int bytes = MIN(bytes_per_ms * GODWIT_UNSENT_MS, 1 * GiB);
-    Object *sioc;
 
-    if (tls) {
-        ioc = OBJECT(QIO_CHANNEL_TLS(tls)->master);
-    }
-    sioc = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_SOCKET);
-    if (sioc) {
-        bytes = MAX(bytes, GODWIT_UNSENT_LEAST);
-        /* Not all sockets are TCP's; there it fails and is not needed. */
-        setsockopt(QIO_CHANNEL_SOCKET(sioc)->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT,
-                   &bytes, sizeof(bytes));
-    }
+    bytes = MAX(bytes, GODWIT_UNSENT_LEAST);
+    /* Not all files are TCP sockets; there it fails and is not needed. */
+    setsockopt(godwit_socket(f), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes,
+               sizeof(bytes));
 #endif
+}
+
+/* What has reached the other host is what was written and has left the socket. */
+static double godwit_delivered(GodwitSave *s, QEMUFile *f, double bytes_per_ms)
+{
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    uint64_t in_flight = godwit_in_flight(f);
+    double ms = (now_ns - s->window_end_ns) / 1e6;
+
+    if (s->window_end_ns && ms > 0) {
+        bytes_per_ms += ((double)s->in_flight - in_flight) / ms;
+    }
+    s->window_end_ns = now_ns;
+    s->in_flight = in_flight;
+    return MAX(bytes_per_ms, 0);
 }
 
 /*
@@ -321,12 +366,14 @@ static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms)
  */
 double migration_godwit_bandwidth(double bytes_per_ms)
 {
+    QEMUFile *f = migrate_get_current()->to_dst_file;
     double best = 0;
     uint64_t limit, used;
 
     if (!migration_godwit_active()) {
         return bytes_per_ms;
     }
+    bytes_per_ms = godwit_delivered(save, f, bytes_per_ms);
     save->window[save->nr_windows++ % GODWIT_WINDOWS] = bytes_per_ms;
     for (unsigned i = 1; i < MIN(save->nr_windows, GODWIT_WINDOWS); i++) {
         unsigned later = save->nr_windows - i;
@@ -336,7 +383,7 @@ double migration_godwit_bandwidth(double bytes_per_ms)
     }
     bytes_per_ms = best ? best : bytes_per_ms;
     stat64_set(&save->bytes_per_ms, bytes_per_ms);
-    godwit_limit_unsent(migrate_get_current()->to_dst_file, bytes_per_ms);
+    godwit_limit_unsent(f, bytes_per_ms);
 
     limit = migration_rate_get();
     used = migration_transferred_bytes() -
