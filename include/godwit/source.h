@@ -157,7 +157,7 @@ GODWIT_API int godwit_source_round_stats(const struct godwit_source *source, uns
  * max(wire_bytes / bandwidth, encode_ns) against the downtime limit. 0 pages take 0 of both.
  *
  * Pages are taken to be like the dearest of the last three rounds and of this one so far, and more, since
- * the last ones are the hottest: a sixteenth, or up to a quarter as these rounds differ or are not there yet.
+ * the last ones are the hottest: 3 %, or up to a quarter as these rounds differ or are not there yet.
  * A round of fewer than 256 pages says nothing. Until the second round begins, pages have never been sent,
  * and each counts as at least a page of wire, whatever those before it were: so begin a round with
  * godwit_source_round() before the first pass, and one whenever the dirty bitmap was read anew. encode_ns is

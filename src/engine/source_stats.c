@@ -22,7 +22,7 @@
  * have differed, up to that. Each per cent counts: where a guest dirties nearly as fast as its pages are sent,
  * the last tenth of the way to the switchover takes as long as all before it.
  */
-#define MARGIN_LEAST 1.06
+#define MARGIN_LEAST 1.03
 #define MARGIN_MOST 1.25
 
 void godwit_log(const struct godwit_source *s, enum godwit_log_level level, const char *format, ...)
