@@ -21,6 +21,14 @@ enum {
 /* Takes the library's words, at either end. */
 void godwit_log(void *opaque, enum godwit_log_level level, const char *line);
 
+/*
+ * What the guest would wait for if it were stopped now, in bytes at the speed
+ * of the link: dirty pages, and what there is besides them (in flight, device
+ * state).  While migration_godwit_active().
+ */
+uint64_t godwit_page_bytes(uint64_t pages);
+uint64_t godwit_other_bytes(void);
+
 /* What is shown of a migration, and stays when it has ended. */
 typedef struct {
     bool is_valid;

@@ -48,6 +48,7 @@
 #include "system/runstate.h"
 #include "system/tcg.h"
 #include "godwit.h"
+#include "godwit-int.h"
 #include "godwit-throttle.h"
 #include "migration.h"
 #include "migration-stats.h"
@@ -240,10 +241,14 @@ static uint64_t godwit_pages_per_s(int64_t now_ns)
 
 static uint64_t godwit_threshold_pages(uint64_t remaining_pages)
 {
+    uint64_t threshold = migrate_get_current()->threshold_size;
     uint64_t pages = MAX(remaining_pages, 1);
 
-    return (double)migrate_get_current()->threshold_size * pages /
-        migration_godwit_pending(pages);
+    if (!migration_godwit_active()) {
+        return threshold / qemu_target_page_size();
+    }
+    return (double)(threshold - MIN(threshold, godwit_other_bytes())) * pages /
+        godwit_page_bytes(pages);
 }
 
 static uint32_t godwit_max_percent(void)

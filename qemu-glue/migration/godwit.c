@@ -280,6 +280,7 @@ void migration_godwit_populate(MigrationInfo *info)
 
 /* ---- convergence ---- */
 
+#if defined(SIOCOUTQ) || defined(TCP_NOTSENT_LOWAT)
 /* The socket that a file goes to, perhaps by way of TLS, or -1. */
 static int godwit_socket(QEMUFile *f)
 {
@@ -293,8 +294,12 @@ static int godwit_socket(QEMUFile *f)
     sioc = object_dynamic_cast(ioc, TYPE_QIO_CHANNEL_SOCKET);
     return sioc ? QIO_CHANNEL_SOCKET(sioc)->fd : -1;
 }
+#endif
 
-/* Bytes written to a socket that the other host does not have yet. */
+/*
+ * Bytes written to a socket that the other host does not have yet; of a unix
+ * socket, about.
+ */
 static uint64_t godwit_in_flight(QEMUFile *f)
 {
     int bytes = 0;
@@ -307,34 +312,46 @@ static uint64_t godwit_in_flight(QEMUFile *f)
     return bytes;
 }
 
-/* What the guest would wait for, were it stopped now; in bytes of the wire. */
-uint64_t migration_godwit_pending(uint64_t pages)
+uint64_t godwit_page_bytes(uint64_t pages)
 {
     struct godwit_prediction prediction;
     uint64_t bytes;
 
-    if (!pages || !migration_godwit_active()) {
-        return pages * qemu_target_page_size();
-    }
     godwit_source_predict(save->source, pages, &prediction);
     bytes = prediction.encode_ns / 1e6 * stat64_get(&save->bytes_per_ms);
     bytes = MAX(bytes, prediction.wire_bytes);
-    bytes += godwit_in_flight(migrate_get_current()->to_dst_file) +
-        GODWIT_DEVICE_BYTES;
     trace_migration_godwit_pending(pages, prediction.wire_bytes,
                                    prediction.encode_ns, bytes);
     return MAX(bytes, 1);
 }
 
+uint64_t godwit_other_bytes(void)
+{
+    uint64_t limit = stat64_get(&save->bytes_per_ms) * migrate_downtime_limit();
+
+    /* A guest that sends little seems to have a slow link: it must end, too. */
+    return godwit_in_flight(migrate_get_current()->to_dst_file) +
+        MIN(GODWIT_DEVICE_BYTES, limit / 8);
+}
+
+uint64_t migration_godwit_pending(uint64_t pages)
+{
+    if (!pages || !migration_godwit_active()) {
+        return pages * qemu_target_page_size();
+    }
+    return godwit_page_bytes(pages) + godwit_other_bytes();
+}
+
 /*
- * On a slow link a socket's buffer swallows hundreds of ms: bytes that the
- * windows count though they are here, and that the guest waits for at the
- * switchover.  So the socket is to hold no more than it sends in a moment.
+ * On a slow link a socket's buffer swallows hundreds of ms that the guest then
+ * waits for at the switchover.  So the socket is to hold no more than it sends
+ * in a moment, and than is little beside the downtime limit.
  */
 static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms)
 {
 #ifdef TCP_NOTSENT_LOWAT
-    int bytes = MIN(bytes_per_ms * GODWIT_UNSENT_MS, 1 * GiB);
+    double ms = MIN(GODWIT_UNSENT_MS, migrate_downtime_limit() / 8.0);
+    int bytes = MIN(bytes_per_ms * ms, 1 * GiB);
 
     bytes = MAX(bytes, GODWIT_UNSENT_LEAST);
     /* Not all files are TCP sockets; there it fails and is not needed. */
@@ -343,14 +360,14 @@ static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms)
 #endif
 }
 
-/* What has reached the other host is what was written and has left the socket. */
+/* What has reached the other host: was written, and has left the socket. */
 static double godwit_delivered(GodwitSave *s, QEMUFile *f, double bytes_per_ms)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     uint64_t in_flight = godwit_in_flight(f);
     double ms = (now_ns - s->window_end_ns) / 1e6;
 
-    if (s->window_end_ns && ms > 0) {
+    if (ms > 0) {
         bytes_per_ms += ((double)s->in_flight - in_flight) / ms;
     }
     s->window_end_ns = now_ns;
@@ -361,8 +378,8 @@ static double godwit_delivered(GodwitSave *s, QEMUFile *f, double bytes_per_ms)
 /*
  * A window in which pages happened to be cheap says little about the link, so
  * it is the best of the last ones that counts: what the link has carried it
- * can carry.  Of two after one another, for what one window has too much (a
- * buffer that was empty, an edge that fell late) the other has too little.
+ * can carry.  Of two after one another, for what one window has too much (an
+ * edge that fell late) the other has too little.
  */
 double migration_godwit_bandwidth(double bytes_per_ms)
 {
@@ -594,6 +611,8 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
     if (!s->is_stock) {
         godwit_put_blocks(s, f);
     }
+    s->window_end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    s->in_flight = godwit_in_flight(f);
     if (migrate_max_bandwidth()) {
         godwit_limit_unsent(f, migrate_max_bandwidth() / 1000.0);
     }

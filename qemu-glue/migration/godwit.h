@@ -60,9 +60,10 @@ void migration_godwit_round(void);
 void migration_godwit_save_cleanup(void);
 
 /*
- * Dirty pages -> bytes, such that bytes / bandwidth is the time that they
- * will take: what they are going to be on the wire, or more where it is the
- * encoding that takes longer.  Raw bytes where the engine is not in use.
+ * Dirty pages -> bytes, such that bytes / bandwidth is the time that the guest
+ * waits for them: what they are going to be on the wire, or more where it is
+ * the encoding that takes longer, behind what is in flight, and then device
+ * state; 0 of no pages.  Raw bytes where the engine is not in use.
  */
 uint64_t migration_godwit_pending(uint64_t pages);
 
