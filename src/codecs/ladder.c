@@ -231,6 +231,15 @@ static float near_prior(float value, float prior)
 	return godwit_clampf(value, prior / DRIFT, prior * DRIFT);
 }
 
+/* Both twins by this much, of which the light one stays near its prior: what they know of each other stays, too. */
+static void scale_twins(float *light, float *heavy, float by, float prior)
+{
+	float next = near_prior(*light * by, prior);
+
+	*heavy *= next / *light;
+	*light = next;
+}
+
 /* How deep this block shrank against what was believed: content for every rung, depth for this one. */
 static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned index, float seen,
 			bool is_comparison)
@@ -256,11 +265,8 @@ static void learn_depth(struct godwit_ladder_kind *k, unsigned kind, unsigned in
 	if (k->comparisons < 17)
 		k->comparisons++;
 	if (family == FREQUENCIES) {
-		/* What the twins know of each other stays. */
-		float light = near_prior(k->rung[LIGHT].depth * (1 + miss / depth), priors[LIGHT].depth[kind]);
-
-		k->rung[HEAVY].depth *= light / k->rung[LIGHT].depth;
-		k->rung[LIGHT].depth = light;
+		scale_twins(&k->rung[LIGHT].depth, &k->rung[HEAVY].depth, 1 + miss / depth,
+			    priors[LIGHT].depth[kind]);
 		return;
 	}
 	for (unsigned i = 0; i < RUNGS; i++) {
@@ -303,10 +309,7 @@ static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned ind
 		k->rung[index].ns = near_prior(k->rung[index].ns * ratio, priors[index].ns[kind]);
 	} else if (priors[k->last].family != FREQUENCIES) {
 		/* One of the twins compares with the lighter rungs for both. */
-		float light = near_prior(k->rung[LIGHT].ns * ratio, priors[LIGHT].ns[kind]);
-
-		k->rung[HEAVY].ns *= light / k->rung[LIGHT].ns;
-		k->rung[LIGHT].ns = light;
+		scale_twins(&k->rung[LIGHT].ns, &k->rung[HEAVY].ns, ratio, priors[LIGHT].ns[kind]);
 	}
 }
 
