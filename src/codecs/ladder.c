@@ -12,8 +12,8 @@
  *	log2(in / out) of rung i = content * depth[i]	time of rung i = slowness * (fixed[i] + ns[i] * in)
  *
  * Blocks of one rung only move the quick number. The slow ones move when two rungs are tried one after
- * the other, for only then is there something to compare. Two rungs are too near to each other for that, zstd 1
- * and 3: what the second saves is 6 % of real guests' pages, nothing of text without matches, and less than what
+ * the other, for only then is there something to compare. Two rungs are too near to each other for that in what
+ * they save, zstd 1 and 3: 6 % of real guests' pages, nothing of text without matches, and less than what
  * blocks differ by. So a block goes through both now and then.
  *
  * A probe is a block on a rung that is not believed best. Its neighbour is asked first, as a neighbour
@@ -61,6 +61,8 @@
 #define TWIN_COST 0.01f
 #define TWIN_GAP_MAX 256u
 #define TWIN_LEAST_BYTES 16384u
+#define SLOWER_MIN 0.7f
+#define SLOWER_MAX 8.0f
 #define HEAVY_WORTH 1.003f		/* what the twins differ by is uncertain: the light one needs no reason */
 
 /*
@@ -294,6 +296,12 @@ static void learn_entropy(struct godwit_ladder_kind *k, enum family family, floa
 	}
 }
 
+/* Twins may be far from each other in time: where short matches abound that save nothing, by a factor of five. */
+static void heavy_takes(struct godwit_ladder_kind *k, float ns)
+{
+	k->rung[HEAVY].ns = godwit_clampf(ns, SLOWER_MIN * k->rung[LIGHT].ns, SLOWER_MAX * k->rung[LIGHT].ns);
+}
+
 static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned index, size_t in_bytes,
 		       float ns, bool is_comparison)
 {
@@ -310,6 +318,9 @@ static void learn_time(struct godwit_ladder_kind *k, unsigned kind, unsigned ind
 	} else if (priors[k->last].family != FREQUENCIES) {
 		/* One of the twins compares with the lighter rungs for both. */
 		scale_twins(&k->rung[LIGHT].ns, &k->rung[HEAVY].ns, ratio, priors[LIGHT].ns[kind]);
+	} else {
+		/* What blocks differ by is less than what the twins may. */
+		heavy_takes(k, k->rung[HEAVY].ns * (index == HEAVY ? ratio : 1 / ratio));
 	}
 }
 
@@ -359,11 +370,11 @@ void godwit_ladder_learn_twins(struct godwit_ladder *ladder, unsigned kind, size
 		return;
 	deeper = godwit_clampf(godwit_log2f(in / (float)heavy->out_bytes) / depth, 0.9f, DRIFT);
 	/* One of the two may have lost the processor meanwhile. */
-	slower = godwit_clampf((float)heavy->cpu_ns / (float)light->cpu_ns, 0.7f, 3);
+	slower = godwit_clampf((float)heavy->cpu_ns / (float)light->cpu_ns, SLOWER_MIN, SLOWER_MAX);
 	ns = (slower * usual_ns(k, LIGHT, in_bytes) - priors[HEAVY].fixed_ns) / in;
 	/* The mean of all and of the prior, later of the last eight. */
 	k->twins += k->twins < 7;
 	share = 1 / (1 + (float)k->twins);
 	k->rung[HEAVY].depth += share * (deeper * k->rung[LIGHT].depth - k->rung[HEAVY].depth);
-	k->rung[HEAVY].ns += share * (ns - k->rung[HEAVY].ns);
+	heavy_takes(k, k->rung[HEAVY].ns + share * (ns - k->rung[HEAVY].ns));
 }

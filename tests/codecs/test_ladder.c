@@ -607,6 +607,34 @@ Test(ladder, the_heaviest_rung_is_taken_where_it_saves_bytes_and_not_where_it_do
 	}
 }
 
+/* Short matches by chance, which zstd 3 looks for and zstd 1 does not, take their time and save nothing. */
+Test(ladder, the_heaviest_rung_is_left_soon_when_text_comes_that_it_is_slow_at)
+{
+	static const struct profile pages = {
+		"matches", { 1, 2.16, 2.41, 3.03, 3.30, 3.52, 3.60 }, { 0.06, 1.2, 1.7, 2.4, 2.6, 3.2, 11 }
+	}, text = {
+		"no matches", { 1, 1, 1.01, 1.02, 1.96, 1.96, 1.97 }, { 0.06, 0.3, 1.0, 2.0, 0.9, 4.0, 8 }
+	};
+
+	for (uint64_t start = 1; start < 20; start++) {
+		struct godwit_ladder ladder;
+		unsigned rung, before = 0, heaviest = 0;
+
+		rng = start * 88172645463325252u;
+		godwit_ladder_init(&ladder);
+		for (unsigned n = 0; n < 1000; n++) {
+			one_block(&ladder, 1, &pages, 160000, &rung);
+			before += rung == 5;
+		}
+		cr_expect_gt(before, 500, "start %llu: %u of 1000", (unsigned long long)start, before);
+		for (unsigned n = 0; n < 1000; n++) {
+			one_block(&ladder, 1, &text, 160000, &rung);
+			heaviest += rung == 5;
+		}
+		cr_expect_lt(heaviest, 150, "start %llu: %u of 1000", (unsigned long long)start, heaviest);
+	}
+}
+
 Test(ladder, content_that_shrinks_again_is_noticed)
 {
 	for (unsigned octave = 13; octave <= 20; octave++) {
