@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The price of a byte, alone: what it does at one kind of flow, step after step. test_ladder.c has it with a
+ * The price of a byte, alone: what it does at one kind of flow, step after step. test_loop.c has it with a
  * pipeline behind it.
  */
 #include <criterion/criterion.h>
