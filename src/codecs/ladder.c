@@ -61,7 +61,7 @@
 #define TWIN_COST 0.01f
 #define TWIN_GAP_MAX 256u
 #define TWIN_LEAST_BYTES 16384u
-#define SLOWER_MIN 0.7f
+#define SLOWER_MIN 0.7f			/* what the heavy one takes of the light one's time */
 #define SLOWER_MAX 8.0f
 #define HEAVY_WORTH 1.003f		/* what the twins differ by is uncertain: the light one needs no reason */
 
