@@ -62,9 +62,11 @@
 /* Rate windows, of 100 ms each, in which the link has shown what it can do. */
 #define GODWIT_WINDOWS 8
 
-/* What a socket may hold of what it has not sent yet. */
+/* What a socket may hold of what it has not sent yet: near to the end, and far. */
 #define GODWIT_UNSENT_MS 10
 #define GODWIT_UNSENT_LEAST (128 * KiB)
+#define GODWIT_UNSENT_FAR (512 * KiB)
+#define GODWIT_FAR_MS 3000
 
 /* Device state of a small PC, which nobody counts before it is written. */
 #define GODWIT_DEVICE_BYTES (160 * KiB)
@@ -345,19 +347,29 @@ uint64_t migration_godwit_pending(uint64_t pages)
 /*
  * On a slow link a socket's buffer swallows hundreds of ms that the guest then
  * waits for at the switchover.  So the socket is to hold no more than it sends
- * in a moment, and than is little beside the downtime limit.
+ * in a moment, and than is little beside the downtime limit.  While the end is
+ * far it may be more: each time that it has room again wakes this thread.
  */
-static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms)
+static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms, bool is_far)
 {
 #ifdef TCP_NOTSENT_LOWAT
     double ms = MIN(GODWIT_UNSENT_MS, migrate_downtime_limit() / 8.0);
     int bytes = MIN(bytes_per_ms * ms, 1 * GiB);
 
-    bytes = MAX(bytes, GODWIT_UNSENT_LEAST);
+    bytes = MAX(bytes, is_far ? GODWIT_UNSENT_FAR : GODWIT_UNSENT_LEAST);
     /* Not all files are TCP sockets; there it fails and is not needed. */
     setsockopt(godwit_socket(f), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes,
                sizeof(bytes));
 #endif
+}
+
+/* Does the link carry for longer than this what is dirty, as far as is known? */
+static bool godwit_end_is_far(GodwitSave *s, double bytes_per_ms)
+{
+    uint64_t pages = ram_bytes_remaining() / qemu_target_page_size();
+
+    return s->nr_windows >= GODWIT_WINDOWS && pages &&
+        godwit_page_bytes(pages) > GODWIT_FAR_MS * bytes_per_ms;
 }
 
 /* What has reached the other host: was written, and has left the socket. */
@@ -400,7 +412,8 @@ double migration_godwit_bandwidth(double bytes_per_ms)
     }
     bytes_per_ms = best ? best : bytes_per_ms;
     stat64_set(&save->bytes_per_ms, bytes_per_ms);
-    godwit_limit_unsent(f, bytes_per_ms);
+    godwit_limit_unsent(f, bytes_per_ms,
+                        godwit_end_is_far(save, bytes_per_ms));
 
     limit = migration_rate_get();
     used = migration_transferred_bytes() -
@@ -614,7 +627,7 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
     s->window_end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     s->in_flight = godwit_in_flight(f);
     if (migrate_max_bandwidth()) {
-        godwit_limit_unsent(f, migrate_max_bandwidth() / 1000.0);
+        godwit_limit_unsent(f, migrate_max_bandwidth() / 1000.0, false);
     }
     godwit_source_round(s->source);
     summary.is_valid = true;
