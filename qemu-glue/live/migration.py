@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -22,24 +23,55 @@ FINAL = ("completed", "failed", "cancelled")
 
 
 class WarmMemory:
-    """Memory of this machine that is there: taken now, and free again when a measurement begins.
+    """Memory of this machine that is there: taken now, and free again as a measurement needs it.
 
     A virtual machine may give what is free back to its host within seconds. To get 2 GB of it back took 4 s where
-    0.1 s is usual, which is more than the migrations that are compared.
+    0.1 s is usual, which is more than the migrations that are compared. Over a slow link they last longer than free
+    memory does, so that what is touched late would be charged to who touches it: there, only a part is free at once.
     """
 
     POPULATE_WRITE = 23         # MADV_, Linux 5.14
+    PART = 16 << 20
+    AT_ONCE_S = 5               # of the link, free at once; and no less than a third of all
+    SHRUNK = 4                  # bytes that a guest's pages are for one on the wire, at most
 
     def __init__(self, mb=1536):
         self.memory = mmap.mmap(-1, mb << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.parts = range(0, mb << 20, self.PART)
+        self.over = threading.Event()
+        self.releaser = None
         try:
             self.memory.madvise(mmap.MADV_HUGEPAGE)
             self.memory.madvise(self.POPULATE_WRITE)
         except OSError:
             pass                # as it is, then
 
-    def release(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.over.set()
+        if self.releaser:
+            self.releaser.join()
         self.memory.close()
+
+    def release(self, bytes_per_s):
+        """Begin to let it go, as fast as a migration over such a link may need memory."""
+        per_s = self.SHRUNK * bytes_per_s
+        at_once = max(len(self.parts) // 3, self.AT_ONCE_S * per_s // self.PART)
+        self.drop(self.parts[:at_once])
+        self.releaser = threading.Thread(target=self.release_parts, args=(self.parts[at_once:], self.PART / per_s))
+        self.releaser.start()
+
+    def release_parts(self, parts, each_s):
+        for at in parts:
+            if self.over.wait(each_s):
+                break
+            self.drop([at])
+
+    def drop(self, parts):
+        for at in parts:
+            self.memory.madvise(mmap.MADV_DONTNEED, at, self.PART)
 
 
 class Wire:
