@@ -34,10 +34,11 @@
 
 /*
  * What is encoded waits for the link, at the price of when it was encoded: at 100 Mbit/s as many batches as
- * there are jobs wait for 300 ms. So no more is encoded ahead than the link carries in this time, and no
- * more than that many bytes while its speed is not known.
+ * there are jobs wait for 300 ms. And the more buffers go round, the colder they are for who fills them. So
+ * no more is encoded ahead than the link carries in this time, and no more than that many bytes while its
+ * speed is not known.
  */
-#define LINE_NS 40000000u
+#define LINE_NS 20000000u
 #define LINE_FIRST_BYTES (512u << 10)
 
 /* How often the price of a byte is looked at. */
