@@ -59,6 +59,9 @@
 /* Below the 64 at which a QEMUFile flushes by itself; two are the record's. */
 #define GODWIT_IOVS 48
 
+/* What is rather copied than sent by itself: a drain frame, pages of zeros. */
+#define GODWIT_SMALL_BYTES 1024
+
 /* Rate windows, of 100 ms each, in which the link has shown what it can do. */
 #define GODWIT_WINDOWS 8
 
@@ -484,10 +487,17 @@ static int godwit_write(GodwitSave *s, QEMUFile *f)
             qemu_put_be32(f, bytes);
         }
         for (int i = 0; i < n; i++) {
-            qemu_put_buffer_async(f, iov[i].iov_base, iov[i].iov_len, false);
+            if (bytes <= GODWIT_SMALL_BYTES) {
+                qemu_put_buffer(f, iov[i].iov_base, iov[i].iov_len);
+            } else {
+                qemu_put_buffer_async(f, iov[i].iov_base, iov[i].iov_len,
+                                      false);
+            }
         }
-        /* The engine gets its buffers back below. */
-        ret = qemu_fflush(f);
+        if (bytes > GODWIT_SMALL_BYTES) {
+            /* The engine gets its buffers back below. */
+            ret = qemu_fflush(f);
+        }
         ram_transferred_add(bytes + (s->is_stock ? 0 : GODWIT_RECORD_BYTES));
         trace_migration_godwit_write(n, bytes);
     }
