@@ -220,10 +220,19 @@ bool migration_godwit_rdma_check(Error **errp)
     return true;
 }
 
+/*
+ * What is saved without a migration thread is a snapshot, for any QEMU that
+ * comes after.  The run state says it of a guest that ran only.
+ */
+static bool godwit_is_snapshot(void)
+{
+    return !migrate_get_current()->migration_thread_running;
+}
+
 bool migration_godwit_must_match(void)
 {
-    return !runstate_check(RUN_STATE_SAVE_VM) &&
-        (runstate_check(RUN_STATE_INMIGRATE) ||
+    return runstate_check(RUN_STATE_INMIGRATE) ||
+        (!godwit_is_snapshot() &&
          migrate_godwit_stream() == GODWIT_STREAM_FORMAT_GODWIT);
 }
 
@@ -614,7 +623,7 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
     assert(!save);
     summary = (GodwitSummary) {};
     /* A snapshot is for any QEMU that comes after. */
-    if (!migrate_godwit() || runstate_check(RUN_STATE_SAVE_VM)) {
+    if (!migrate_godwit() || godwit_is_snapshot()) {
         return true;
     }
     s = g_new0(GodwitSave, 1);

@@ -53,10 +53,12 @@ def snapshot_taken_and_loaded(bench):
     bench.retry(source)
 
 
-def across(bench, writer, reader):
+def across(bench, writer, reader, stopped=False):
     source = bench.source(binary=writer)
     bench.mode.apply(source)
     disk(bench, source, True)
+    if stopped:
+        source.qmp.command("stop")
     snapshot(source, "snapshot-save", "one")
     bench.stop(source)
     other = bench.source(binary=reader, name="reader")
@@ -78,3 +80,9 @@ def old_snapshot_loads(bench):
 def snapshot_loads_in_stock(bench):
     """a snapshot taken with x-godwit on loads in a stock QEMU"""
     across(bench, bench.binary, bench.stock)
+
+
+@test
+def snapshot_of_a_stopped_guest_loads_in_stock(bench):
+    """and so does one of a guest that was stopped before"""
+    across(bench, bench.binary, bench.stock, stopped=True)
