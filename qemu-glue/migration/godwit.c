@@ -78,6 +78,7 @@
 typedef struct {
     uint64_t zero_pages;
     uint64_t normal_pages;
+    uint64_t delta_pages;
 } GodwitCounted;
 
 typedef struct {
@@ -248,13 +249,14 @@ static void godwit_count_pages(GodwitSave *s, const struct godwit_stats *stats)
     GodwitCounted now = {
         .zero_pages = stats->zero + stats->fill,
         .normal_pages = stats->whole + stats->raw,
+        .delta_pages = stats->base_hits,
     };
 
     stat64_add(&mig_stats.zero_pages, now.zero_pages - s->counted.zero_pages);
     stat64_add(&mig_stats.normal_pages,
                now.normal_pages - s->counted.normal_pages);
+    xbzrle_counters.pages += now.delta_pages - s->counted.delta_pages;
     s->counted = now;
-    xbzrle_counters.pages = stats->base_hits;
 }
 
 static void godwit_read_stats(GodwitSave *s)
@@ -422,7 +424,8 @@ double migration_godwit_bandwidth(double bytes_per_ms)
         best = MAX(best, (save->window[later % GODWIT_WINDOWS] +
                           save->window[(later - 1) % GODWIT_WINDOWS]) / 2);
     }
-    bytes_per_ms = best ? best : bytes_per_ms;
+    /* Not 0, where the link carries nothing for a while: it is divided by. */
+    bytes_per_ms = MAX(best ? best : bytes_per_ms, 1);
     stat64_set(&save->bytes_per_ms, bytes_per_ms);
     godwit_limit_unsent(f, bytes_per_ms,
                         godwit_end_is_far(save, bytes_per_ms));
