@@ -21,6 +21,9 @@ enum {
 /* Takes the library's words, at either end. */
 void godwit_log(void *opaque, enum godwit_log_level level, const char *line);
 
+/* Is it still one of those that are migrated?  Inside of an RCU read section. */
+bool godwit_is_listed(RAMBlock *block);
+
 /*
  * What the guest would wait for if it were stopped now, in bytes at the speed
  * of the link: dirty pages, and what there is besides them (in flight, device

@@ -27,6 +27,7 @@
 typedef struct {
     struct godwit_destination *destination;
     RAMBlock *block[GODWIT_MAX_BLOCKS];
+    uint32_t version;               /* of the RAM list, with all of them in */
     uint64_t frames;
 } GodwitLoad;
 
@@ -124,7 +125,28 @@ static int godwit_load_blocks(QEMUFile *f)
     while (!ret && count--) {
         ret = godwit_load_block(load, f);
     }
+    if (!ret) {
+        load->version = ram_list.version;
+    }
     return ret;
+}
+
+/*
+ * A device may be unplugged here, too.  Its memory stays to the end of the
+ * section in which it went, and all frames of that are applied by then.
+ */
+static int godwit_load_check_blocks(GodwitLoad *l)
+{
+    if (l->version == ram_list.version) {
+        return 0;
+    }
+    for (uint32_t id = 0; id < GODWIT_MAX_BLOCKS; id++) {
+        if (l->block[id] && !godwit_is_listed(l->block[id])) {
+            return godwit_load_failed("RAM block %u is no longer here", id);
+        }
+    }
+    l->version = ram_list.version;
+    return 0;
 }
 
 static void godwit_yield(void)
@@ -174,11 +196,12 @@ static int godwit_load_frame(GodwitLoad *l, QEMUFile *f, uint32_t *left)
 static int godwit_load_frames(QEMUFile *f)
 {
     uint32_t left = qemu_get_be32(f);
-    int ret = 0;
+    int ret;
 
     if (!load) {
         return godwit_load_failed("frames before the RAM blocks' names");
     }
+    ret = godwit_load_check_blocks(load);
     while (!ret && left) {
         ret = godwit_load_frame(load, f, &left);
         if (++load->frames % GODWIT_YIELD_FRAMES == 0) {

@@ -107,7 +107,19 @@ static GodwitSave *save;
 /* Of the migration that runs, or of the last one; with the BQL. */
 static GodwitSummary summary;
 
-/* ---- errors and words ---- */
+/* ---- errors, words, blocks ---- */
+
+bool godwit_is_listed(RAMBlock *block)
+{
+    RAMBlock *rb;
+
+    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
+        if (rb == block) {
+            return true;
+        }
+    }
+    return false;
+}
 
 void godwit_log(void *opaque, enum godwit_log_level level, const char *line)
 {
@@ -625,7 +637,6 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
 
     assert(!save);
     summary = (GodwitSummary) {};
-    /* A snapshot is for any QEMU that comes after. */
     if (!migrate_godwit() || godwit_is_snapshot()) {
         return true;
     }
@@ -657,18 +668,6 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
     save = g_steal_pointer(&s);
     migration_godwit_throttle_start();
     return true;
-}
-
-static bool godwit_is_listed(RAMBlock *block)
-{
-    RAMBlock *rb;
-
-    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
-        if (rb == block) {
-            return true;
-        }
-    }
-    return false;
 }
 
 void migration_godwit_blocks_changed(void)
