@@ -78,7 +78,7 @@ GODWIT_API void godwit_decoder_destroy(struct godwit_decoder *decoder);
 /* 0, or -EBADMSG with block, frame number and byte; then no guest page was changed by it. */
 GODWIT_API int godwit_decode(struct godwit_decoder *decoder, const void *frame, size_t frame_bytes,
 			     struct godwit_error *error);
-/* The pages of the frame that was decoded last and was accepted, ascending. Returns how many. */
+/* The pages of the frame that was decoded last, ascending. Returns how many: none if it was refused. */
 GODWIT_API uint32_t godwit_decoder_pages(const struct godwit_decoder *decoder, uint32_t *block_ret,
 					 uint64_t pages_ret[GODWIT_BATCH_PAGES]);
 GODWIT_API int godwit_decoder_stats(const struct godwit_decoder *decoder, struct godwit_stats *stats);

@@ -461,8 +461,10 @@ int godwit_decoder_run(struct godwit_decoder *d, const void *frame, size_t frame
 		err = place(d);
 	if (!err)
 		err = verify(d);
-	if (err)
+	if (err) {
+		d->head.nr_pages = 0;	/* none was applied */
 		return err;
+	}
 
 	apply(d, count);
 	count_blocks(d, count);

@@ -263,6 +263,31 @@ Test(batch, refuses_batches_that_are_not_ascending_or_not_in_the_block)
 	single_close(&s);
 }
 
+Test(batch, says_no_pages_of_a_frame_that_was_refused)
+{
+	enum { AT_NR_PAGES = 36 };
+	uint8_t bad[GODWIT_FRAME_MAX_BYTES];
+	uint64_t pages[GODWIT_BATCH_PAGES];
+	struct godwit_batch batch;
+	const void *frame;
+	size_t frame_bytes;
+	struct single s;
+	uint32_t block;
+
+	single_open(&s);
+	cr_assert_eq(godwit_decoder_pages(s.decoder, &block, pages), 0);
+	batch = first_pages(&s, 2);
+	cr_assert_eq(godwit_encode(s.encoder, &batch, 0, &frame, &frame_bytes), 0);
+	cr_assert_eq(godwit_decode(s.decoder, frame, frame_bytes, NULL), 0);
+	cr_assert_eq(godwit_decoder_pages(s.decoder, &block, pages), 2);
+	/* More than the caller's array holds. */
+	memcpy(bad, frame, frame_bytes);
+	bad[AT_NR_PAGES] = 255;
+	cr_assert_eq(godwit_decode(s.decoder, bad, frame_bytes, NULL), -EBADMSG);
+	cr_assert_eq(godwit_decoder_pages(s.decoder, &block, pages), 0);
+	single_close(&s);
+}
+
 Test(batch, takes_the_options_of_a_base_by_their_size)
 {
 	struct {
