@@ -16,7 +16,7 @@ extern "C" {
  * Rules between the threads, which the caller keeps:
  *  - a page is with one encoder at a time, and a frame that holds a page is applied before a later
  *    frame with the same page is decoded (a sync between rounds does both);
- *  - blocks are added and removed, and the base laid out, while no encoder or decoder runs.
+ *  - blocks are added and removed, the base laid out, and a round begun, while no encoder or decoder runs.
  */
 
 /* What the destination has of each page (source side). */
@@ -38,6 +38,8 @@ GODWIT_API int godwit_base_remove_block(struct godwit_base *base, uint32_t id);
 /* Allocate for the blocks that are there, or change kind and size, keeping what fits. */
 GODWIT_API int godwit_base_layout(struct godwit_base *base, const struct godwit_base_options *options,
 				  struct godwit_error *error);
+/* A new pass over the dirty bitmap: old pages that were not sent for some rounds make room for others. */
+GODWIT_API void godwit_base_next_round(struct godwit_base *base);
 GODWIT_API void godwit_base_forget(struct godwit_base *base, uint32_t id, uint64_t first, uint64_t pages);
 
 /* A batch: pages of one block, strictly ascending. */

@@ -120,9 +120,6 @@ static inline struct godwit_ahead godwit_base_look_ahead(const struct godwit_bas
 	return ahead;
 }
 
-/* A new pass over the dirty bitmap: entries of the page cache age. */
-void godwit_base_next_round(struct godwit_base *base);
-
 /* Pages of all blocks. */
 uint64_t godwit_base_pages(const struct godwit_base *base);
 

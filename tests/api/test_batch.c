@@ -288,6 +288,54 @@ Test(batch, says_no_pages_of_a_frame_that_was_refused)
 	single_close(&s);
 }
 
+/* Pages [first, first + 64): sent, one word of each changed, sent again. Returns how many were known then. */
+static uint64_t send_twice(struct single *s, uint64_t first)
+{
+	struct godwit_batch batch = first_pages(s, GODWIT_BATCH_PAGES);
+	struct godwit_stats stats = GODWIT_STATS_INIT;
+	uint64_t seed = first + 1, known = 0;
+
+	for (unsigned i = 0; i < GODWIT_BATCH_PAGES; i++) {
+		batch.page[i] += first;
+		batch.host[i] = s->guest + batch.page[i] * PAGE;
+		fill_random(s->guest + batch.page[i] * PAGE, &seed);
+	}
+	for (unsigned time = 0; time < 2; time++) {
+		const void *frame;
+		size_t frame_bytes;
+
+		godwit_encoder_stats(s->encoder, &stats);
+		known = stats.base_hits;
+		cr_assert_eq(godwit_encode(s->encoder, &batch, 0, &frame, &frame_bytes), 0);
+		cr_assert_eq(godwit_decode(s->decoder, frame, frame_bytes, NULL), 0);
+		for (unsigned i = 0; i < GODWIT_BATCH_PAGES; i++)
+			cr_assert(!memcmp(s->guest + batch.page[i] * PAGE, s->copy + batch.page[i] * PAGE, PAGE));
+		for (unsigned i = 0; i < GODWIT_BATCH_PAGES; i++)
+			poke(s->guest + batch.page[i] * PAGE, 1, &seed);
+	}
+	godwit_encoder_stats(s->encoder, &stats);
+	return stats.base_hits - known;
+}
+
+Test(batch, makes_room_for_newer_pages_as_rounds_go_by)
+{
+	struct godwit_base_options options = { sizeof(options), 64 * PAGE, GODWIT_BASE_PAGES, 0 };
+	uint64_t known_at_first;
+	struct single s;
+
+	single_open(&s);
+	cr_assert_eq(godwit_base_layout(s.base, &options, NULL), 0);
+	known_at_first = send_twice(&s, 0);
+	cr_assert_gt(known_at_first, 20);
+	for (unsigned i = 0; i < 4; i++)
+		send_twice(&s, 64 + 64 * i);
+	cr_assert_lt(send_twice(&s, 512), known_at_first / 2, "the cache is full of pages of this round");
+	for (unsigned round = 0; round < 3; round++)
+		godwit_base_next_round(s.base);
+	cr_assert_gt(send_twice(&s, 640), known_at_first / 2);
+	single_close(&s);
+}
+
 Test(batch, takes_the_options_of_a_base_by_their_size)
 {
 	struct {
