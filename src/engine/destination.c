@@ -211,6 +211,10 @@ static int end_of_drain(struct godwit_destination *d, const struct godwit_head *
 		godwit_error_set(&text, "a drain frame is damaged: its checksum is wrong");
 		return refuse(d, &text, error);
 	}
+	if (head->block || head->nr_pages || head->nr_blocks || head->table_bytes) {
+		godwit_error_set(&text, "a drain frame names pages, and has none");
+		return refuse(d, &text, error);
+	}
 	if (head->number != d->undrained_frames || head->first_page != d->undrained_sum) {
 		godwit_error_set(&text, "%llu frames came since the last drain frame, the source sent "
 				 "%llu: frames are missing, repeated or not its own",

@@ -331,6 +331,8 @@ Test(destination, refuses_a_damaged_drain_frame)
 		check_head_refused(&tape, FIRST_DRAIN, at, 0x40, false, "");
 	check_head_refused(&tape, FIRST_DRAIN, 16, 0x01, true, "frames");
 	check_head_refused(&tape, FIRST_DRAIN, 24, 0x01, true, "frames");
+	for (size_t at = 32; at < GODWIT_HEAD_BYTES; at++)
+		check_head_refused(&tape, FIRST_DRAIN, at, 0x01, true, "names pages");
 	erase(&tape);
 }
 
