@@ -108,6 +108,12 @@ static bool is_still(const struct godwit_source *s)
 	return !s->open && !s->in_flight;
 }
 
+/* And every frame that a worker made was collected, with a drain frame behind it. */
+static bool is_drained(const struct godwit_source *s)
+{
+	return is_still(s) && !s->undrained_frames;
+}
+
 static void show_base(struct godwit_source *s)
 {
 	/* Relaxed: figures. */
@@ -241,14 +247,17 @@ static void put_head(struct godwit_source *s, struct godwit_job *job)
 	godwit_count(&s->counters, GODWIT_COUNT_WIRE_BYTES, GODWIT_HEAD_BYTES);
 }
 
-static void put_drain_frame(struct godwit_source *s)
+/* All frames were collected. The destination is told which they were; a stock one is not. */
+static void end_drain(struct godwit_source *s)
 {
-	struct godwit_job *job = godwit_source_take_free(s);	/* all are free here */
+	if (s->stream == GODWIT_STREAM_GODWIT) {
+		struct godwit_job *job = godwit_source_take_free(s);	/* all are free here */
 
-	godwit_drain_frame_put(job->frame.mem, s->undrained_frames, s->undrained_sum);
+		godwit_drain_frame_put(job->frame.mem, s->undrained_frames, s->undrained_sum);
+		put_head(s, job);
+	}
 	s->undrained_frames = 0;
 	s->undrained_sum = 0;
-	put_head(s, job);
 }
 
 int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov, int iovs)
@@ -271,11 +280,8 @@ int godwit_source_collect(struct godwit_source *s, int force, struct iovec *iov,
 		iov[n].iov_len = job->frame.frame_bytes;
 		n++;
 		s->collected_bytes += job->frame.frame_bytes;
-		if (job->batch.nr_pages) {
-			s->undrained_frames++;
+		if (job->batch.nr_pages)
 			s->collected_plain_bytes += job->frame.plain_bytes;
-			s->undrained_sum += job->frame.checksum;
-		}
 		job->next = s->collected;
 		s->collected = job;
 	}
@@ -408,9 +414,9 @@ int godwit_source_drain(struct godwit_source *s, struct godwit_error *error)
 			godwit_error_set(error, "release what was collected before the next drain");
 			return -EINVAL;
 		}
-		if (!s->undrained_frames || s->stream == GODWIT_STREAM_STOCK)
+		if (!s->undrained_frames)
 			break;
-		put_drain_frame(s);
+		end_drain(s);
 	}
 	follow_setup(s);
 	return GODWIT_QUEUE_OK;
@@ -451,7 +457,7 @@ int godwit_source_add_block(struct godwit_source *s, uint32_t id, const char *na
 				 name ? name : "", (unsigned long long)bytes);
 		return -EINVAL;
 	}
-	if (!is_still(s)) {
+	if (!is_drained(s)) {
 		godwit_error_set(error, "RAM block %u: drain before adding a block", id);
 		return -EBUSY;
 	}
@@ -475,7 +481,7 @@ int godwit_source_add_block(struct godwit_source *s, uint32_t id, const char *na
 
 int godwit_source_remove_block(struct godwit_source *s, uint32_t id, struct godwit_error *error)
 {
-	if (!is_still(s)) {
+	if (!is_drained(s)) {
 		godwit_error_set(error, "RAM block %u: drain before removing a block", id);
 		return -EBUSY;
 	}
@@ -492,7 +498,7 @@ int godwit_source_remove_block(struct godwit_source *s, uint32_t id, struct godw
 
 int godwit_source_round(struct godwit_source *s)
 {
-	if (!is_still(s))
+	if (!is_drained(s))
 		return -EBUSY;
 	godwit_base_next_round(s->base);
 	godwit_source_mark_round(s);

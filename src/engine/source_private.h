@@ -109,7 +109,7 @@ struct godwit_source {
 	uint64_t collected_plain_bytes;
 	uint64_t collected_at_ns;
 	uint64_t written_bytes, written_plain_bytes;	/* since the last price step */
-	uint64_t undrained_frames, undrained_sum;
+	uint64_t undrained_frames, undrained_sum;	/* that workers made since the last drain frame */
 	struct godwit_price price;
 	struct godwit_price_marks marks;
 	uint64_t stepped_at_ns;

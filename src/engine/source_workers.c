@@ -163,10 +163,13 @@ void godwit_source_reap(struct godwit_source *s)
 			else
 				s->frame_bytes += ((double)job->frame.frame_bytes - s->frame_bytes) / 8;
 			/* A stock piece of pages that are the same is empty. */
-			if (job->err || !job->frame.frame_bytes)
+			if (job->err || !job->frame.frame_bytes) {
 				godwit_source_give_back(s, job);
-			else
-				godwit_source_finish(s, job);
+				continue;
+			}
+			s->undrained_frames++;
+			s->undrained_sum += job->frame.checksum;
+			godwit_source_finish(s, job);
 		}
 		w->in_flight -= n;
 		s->in_flight -= n;

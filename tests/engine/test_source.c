@@ -460,21 +460,53 @@ Test(source, names_the_block_or_the_page_that_is_not_there)
 	pair_close(&pair);
 }
 
-Test(source, changes_no_block_and_begins_no_round_unless_drained)
+static void check_not_drained(struct pair *pair)
 {
 	struct godwit_error error = { "" };
+
+	cr_assert_eq(godwit_source_add_block(pair->source, 9, "x", NULL, PAGE, &error), -EBUSY);
+	cr_assert_eq(godwit_source_remove_block(pair->source, 7, &error), -EBUSY);
+	cr_assert_eq(godwit_source_round(pair->source), -EBUSY);
+}
+
+Test(source, changes_no_block_and_begins_no_round_unless_drained)
+{
 	struct pair_block *block;
 	struct pair pair;
 
 	block = open_with_kinds(&pair, NULL);
 	pair_send_all(&pair);
 	pair_queue(&pair, block, 1);
-	cr_assert_eq(godwit_source_add_block(pair.source, 9, "x", NULL, PAGE, &error), -EBUSY);
-	cr_assert_eq(godwit_source_remove_block(pair.source, 7, &error), -EBUSY);
-	cr_assert_eq(godwit_source_round(pair.source), -EBUSY);
+	check_not_drained(&pair);
 	pair_drain(&pair);
 	cr_assert_eq(godwit_source_round(pair.source), 0);
 	pair_close(&pair);
+}
+
+/* Two frames of a page with no drain frame between them may be applied in any order. */
+Test(source, is_not_drained_when_all_was_collected_and_no_drain_asked_for)
+{
+	for (uint32_t stream = GODWIT_STREAM_GODWIT; stream <= GODWIT_STREAM_STOCK; stream++) {
+		struct pair_block *block;
+		uint64_t seed = 3;
+		struct pair pair;
+
+		pair_open_stream(&pair, NULL, stream);
+		block = pair_add_block(&pair, 7, GODWIT_BATCH_PAGES);
+		for (unsigned page = 0; page < GODWIT_BATCH_PAGES; page++)
+			fill_random(block->guest + page * PAGE, &seed);
+		/* A full batch goes to a worker by itself. */
+		for (unsigned page = 0; page < GODWIT_BATCH_PAGES; page++)
+			pair_queue(&pair, block, page);
+		while (pair.wire_bytes < GODWIT_BATCH_PAGES * PAGE)
+			pair_write_frames(&pair, 1);
+		check_not_drained(&pair);
+		pair_drain(&pair);
+		pair_check_equal(&pair, "drained");
+		cr_assert_eq(godwit_source_round(pair.source), 0);
+		pair_remove_block(&pair, 0);
+		pair_close(&pair);
+	}
 }
 
 Test(source, takes_pages_in_any_order_and_of_any_block)
