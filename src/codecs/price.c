@@ -66,6 +66,9 @@ enum mode {
 #define STEP_BYTES (512u << 10)
 #define STEP_LATEST_NS 40000000u
 
+/* What is less takes a copy's time, or a system call's, and says nothing of the link. */
+#define STEP_LEAST_WIRE_BYTES 4096u
+
 #define PREEMPTED_MUCH 0.2
 #define JUDGE_STEPS 6		/* rates follow in 3 steps: see smooth() */
 #define CLIMB 0.4		/* octaves that are worth a comparison */
@@ -362,8 +365,8 @@ uint64_t godwit_price_step(struct godwit_price *price, const struct godwit_price
 {
 	add(&price->sum, input);
 	if (is_enough(&price->sum)) {
-		/* Nothing written: nothing flows, and idle workers mean nothing. */
-		if (price->sum.wire_bytes && price->sum.workers)
+		/* Next to nothing written: nothing flows, and idle workers mean nothing. */
+		if (price->sum.wire_bytes >= STEP_LEAST_WIRE_BYTES && price->sum.workers)
 			act(price, &price->sum);
 		memset(&price->sum, 0, sizeof(price->sum));
 	}

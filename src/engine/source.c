@@ -305,6 +305,8 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	struct godwit_price_input input = { .workers = s->asked_workers };
 	struct godwit_price_marks *marks = &s->marks;
 	uint64_t idle_ns = sum_idle_ns(s, now_ns);
+	uint64_t codec_ns = sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns;
+	uint64_t lost_ns = sum[GODWIT_COUNT_LOST_NS] - marks->lost_ns;	/* read later: may be ahead */
 
 	input.span_ns = now_ns - s->stepped_at_ns;
 	input.link_busy_ns = sum[GODWIT_COUNT_COLLECT_NS] - marks->busy_ns;
@@ -316,10 +318,10 @@ static void step_price(struct godwit_source *s, const uint64_t sum[GODWIT_COUNTE
 	input.worker_wall_ns = sum[GODWIT_COUNT_WALL_NS] - marks->wall_ns;
 	/* CPU time would take a system call: codecs tell how much of their time was lost. */
 	input.worker_cpu_ns = input.worker_wall_ns;
-	if (sum[GODWIT_COUNT_CODEC_NS] > marks->codec_ns)
+	if (codec_ns)
 		input.worker_cpu_ns -= (uint64_t)((double)input.worker_wall_ns *
-						  (double)(sum[GODWIT_COUNT_LOST_NS] - marks->lost_ns) /
-						  (double)(sum[GODWIT_COUNT_CODEC_NS] - marks->codec_ns));
+						  (double)(lost_ns < codec_ns ? lost_ns : codec_ns) /
+						  (double)codec_ns);
 	/* Counted when they are written, not when they are encoded: the line between may grow and shrink. */
 	input.wire_bytes = s->written_bytes;
 	input.retired_bytes = s->written_plain_bytes;
@@ -369,7 +371,8 @@ void godwit_source_release(struct godwit_source *s)
 		uint64_t sum[GODWIT_COUNTERS] = { 0 };
 
 		godwit_source_sum(s, sum);
-		learn_speeds(s, sum, written_ns);
+		if (s->collected_bytes >= GODWIT_COLLECT_BYTES)
+			learn_speeds(s, sum, written_ns);
 		step_price(s, sum, now_ns);
 	}
 	while (s->collected) {
