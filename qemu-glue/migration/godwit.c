@@ -502,6 +502,7 @@ static int godwit_write(GodwitSave *s, QEMUFile *f)
     struct iovec iov[GODWIT_IOVS];
     int n = godwit_source_collect(s->source, 0, iov, GODWIT_IOVS);
     size_t bytes = iov_size(iov, n);
+    bool is_small = bytes <= GODWIT_SMALL_BYTES;
     int ret = qemu_file_get_error(f);
 
     if (n && !ret) {
@@ -511,14 +512,14 @@ static int godwit_write(GodwitSave *s, QEMUFile *f)
             qemu_put_be32(f, bytes);
         }
         for (int i = 0; i < n; i++) {
-            if (bytes <= GODWIT_SMALL_BYTES) {
+            if (is_small) {
                 qemu_put_buffer(f, iov[i].iov_base, iov[i].iov_len);
             } else {
                 qemu_put_buffer_async(f, iov[i].iov_base, iov[i].iov_len,
                                       false);
             }
         }
-        if (bytes > GODWIT_SMALL_BYTES) {
+        if (!is_small) {
             /* The engine gets its buffers back below. */
             ret = qemu_fflush(f);
         }
