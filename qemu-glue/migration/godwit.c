@@ -62,10 +62,13 @@
 /* What is rather copied than sent by itself: a drain frame, pages of zeros. */
 #define GODWIT_SMALL_BYTES 1024
 
+/* What the saver queues before it looks at the limit and at the clock again. */
+#define GODWIT_RUN_PAGES 64
+
 /* Rate windows, of 100 ms each, in which the link has shown what it can do. */
 #define GODWIT_WINDOWS 8
 
-/* What a socket may hold of what it has not sent yet: near to the end, and far. */
+/* What a socket may hold that is not sent yet: near to the end, and far. */
 #define GODWIT_UNSENT_MS 10
 #define GODWIT_UNSENT_LEAST (128 * KiB)
 #define GODWIT_UNSENT_FAR (512 * KiB)
@@ -389,7 +392,7 @@ static void godwit_limit_unsent(QEMUFile *f, double bytes_per_ms, bool is_far)
 #endif
 }
 
-/* Does the link carry for longer than this what is dirty, as far as is known? */
+/* Does what is dirty take the link longer than this, as far as is known? */
 static bool godwit_end_is_far(GodwitSave *s, double bytes_per_ms)
 {
     uint64_t pages = ram_bytes_remaining() / qemu_target_page_size();
@@ -558,6 +561,12 @@ int migration_godwit_save_page(QEMUFile *f, RAMBlock *rb, ram_addr_t offset)
             return godwit_save_failed(f, &error);
         }
     }
+}
+
+unsigned long migration_godwit_run(unsigned long page)
+{
+    return migration_godwit_active() ?
+        GODWIT_RUN_PAGES - page % GODWIT_RUN_PAGES : 1;
 }
 
 int migration_godwit_save_flush(QEMUFile *f)

@@ -51,6 +51,12 @@ void migration_godwit_blocks_changed(void);
  */
 int migration_godwit_save_page(QEMUFile *f, RAMBlock *rb, ram_addr_t offset);
 
+/*
+ * Pages from this one on that the saver may take at once, as those of a host
+ * page: what it asks between two pages costs more than to queue one.
+ */
+unsigned long migration_godwit_run(unsigned long page);
+
 /* Write all that was queued: no worker touches guest memory after this. */
 int migration_godwit_save_flush(QEMUFile *f);
 
@@ -127,6 +133,11 @@ static inline int migration_godwit_save_page(QEMUFile *f, RAMBlock *rb,
                                              ram_addr_t offset)
 {
     return 0;
+}
+
+static inline unsigned long migration_godwit_run(unsigned long page)
+{
+    return 1;
 }
 
 static inline int migration_godwit_save_flush(QEMUFile *f)
