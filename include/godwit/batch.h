@@ -40,6 +40,8 @@ GODWIT_API int godwit_base_layout(struct godwit_base *base, const struct godwit_
 				  struct godwit_error *error);
 /* A new pass over the dirty bitmap: old pages that were not sent for some rounds make room for others. */
 GODWIT_API void godwit_base_next_round(struct godwit_base *base);
+/* Is a page of which nothing is known remembered as it goes out? It is, until this says 0. Any thread. */
+GODWIT_API void godwit_base_remember_new(struct godwit_base *base, int on);
 GODWIT_API void godwit_base_forget(struct godwit_base *base, uint32_t id, uint64_t first, uint64_t pages);
 
 /* A batch: pages of one block, strictly ascending. */

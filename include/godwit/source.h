@@ -141,6 +141,13 @@ GODWIT_API int godwit_source_forget(struct godwit_source *source, uint32_t id, u
 				    uint64_t pages);
 
 /*
+ * [any] Is a page of which nothing is known remembered as it goes out? It is, until this says 0: for a guest
+ * that writes next to nothing, as to remember a page takes memory and time, and pays when it is sent again.
+ * One that was not goes whole then. What is known stays known, and true. From a worker's next batch on.
+ */
+GODWIT_API void godwit_source_remember_new(struct godwit_source *source, int on);
+
+/*
  * [any] New parameters. -EINVAL or -E2BIG with the reason, and nothing changed, if one is wrong.
  */
 GODWIT_API int godwit_source_set_params(struct godwit_source *source, const struct godwit_params *params,

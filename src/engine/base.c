@@ -112,6 +112,7 @@ int godwit_base_create(const struct godwit_base_options *options, struct godwit_
 	}
 	base->arena = arena;
 	base->options = taken;
+	set_relaxed(&base->remembers_new, true);
 	base->plan.kind = GODWIT_BASE_OFF;
 	base->plan.asked_kind = taken.kind;
 	snprintf(base->line, sizeof(base->line), "base: not laid out yet");
@@ -198,6 +199,7 @@ bool godwit_base_view(struct godwit_base *base, uint32_t id, struct godwit_base_
 		.block = id,
 		.kind = GODWIT_BASE_OFF,
 		.round = get_relaxed(&base->round),
+		.remembers_new = get_relaxed(&base->remembers_new),
 		.pages = block->pages,
 	};
 	if (!block->is_laid)
@@ -222,6 +224,11 @@ void godwit_base_next_round(struct godwit_base *base)
 {
 	/* Relaxed: changed and read at a drain's two sides, which the drain orders. */
 	atomic_fetch_add_explicit(&base->round, 1, memory_order_relaxed);
+}
+
+void godwit_base_remember_new(struct godwit_base *base, int on)
+{
+	set_relaxed(&base->remembers_new, on);
 }
 
 uint64_t godwit_base_pages(const struct godwit_base *base)

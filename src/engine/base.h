@@ -20,10 +20,13 @@
  *   zero                    state = ZERO, row untouched       state = ZERO, slot may be dropped
  *   anything else           row = signatures of what was      claim; HIT or EMPTY: slot = what was sent,
  *                           sent, state = KNOWN               release, state = KNOWN; NONE: UNKNOWN
+ *   new, and new ones are
+ *   not to be remembered    UNKNOWN as before                 claim is NONE
  *   lost, or past us        state = UNKNOWN                   state = UNKNOWN
  *
  * Threads: view, row and the state bytes of a page by the thread that has the page. next_round,
- * describe, create, layout, add and remove block alone, at a drain. bytes, kind, granule and round any.
+ * describe, create, layout, add and remove block alone, at a drain. bytes, kind, granule, round and
+ * remember_new any.
  */
 enum godwit_base_state {
 	GODWIT_BASE_UNKNOWN = 0,
@@ -38,7 +41,7 @@ struct godwit_base_view {
 	uint32_t granule_bytes;		/* guest bytes a signature covers; 0 unless signatures */
 	uint32_t row_words;		/* signatures of one page; 0 unless signatures */
 	uint32_t round;			/* for the cache */
-	uint32_t reserved;
+	bool remembers_new;		/* else a page that is UNKNOWN stays so */
 	uint64_t pages;			/* of the block; page numbers are below it */
 	uint8_t *state;			/* one byte a page, enum godwit_base_state; NULL when off */
 	uint64_t *rows;			/* pages x row_words; NULL unless signatures. A row is of no defined
@@ -75,10 +78,12 @@ static inline uint64_t godwit_base_key(const struct godwit_base_view *view, uint
 static inline enum godwit_page_claim godwit_base_claim(const struct godwit_base_view *view, uint64_t page,
 						       struct godwit_page_slot *slot_ret)
 {
-	enum godwit_page_claim claim =
-		godwit_page_cache_claim(view->cache, godwit_base_key(view, page),
-					view->state[page] == GODWIT_BASE_KNOWN, view->round, slot_ret);
+	enum godwit_page_claim claim;
 
+	if (!view->remembers_new && view->state[page] == GODWIT_BASE_UNKNOWN)
+		return GODWIT_PAGE_NONE;
+	claim = godwit_page_cache_claim(view->cache, godwit_base_key(view, page),
+					view->state[page] == GODWIT_BASE_KNOWN, view->round, slot_ret);
 	if (claim == GODWIT_PAGE_EMPTY)
 		godwit_touch(view->touch, slot_ret->page);
 	return claim;

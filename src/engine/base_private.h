@@ -66,6 +66,9 @@ struct godwit_base {
 	_Atomic uint32_t round;
 	_Atomic uint64_t pages;
 	_Atomic uint64_t bytes;
+
+	/* Relaxed: a policy for pages that are UNKNOWN; right whenever a view sees it change. */
+	_Atomic bool remembers_new;
 };
 
 static inline uint32_t row_words_of(uint32_t granule_bytes)

@@ -140,6 +140,15 @@ static bool found_zero(const struct godwit_save *save)
 	return save->is_fill && !save->word;
 }
 
+static void save_without_base(struct godwit_encoder *e, const void *host, uint64_t gap,
+			      const struct godwit_ahead *ahead)
+{
+	struct godwit_save save;
+
+	godwit_save_plain_ahead(host, e->out, ahead, &save);
+	put_page(e, gap, GODWIT_KIND_WHOLE, e->out, &save);
+}
+
 static void save_by_signatures(struct godwit_encoder *e, const struct godwit_base_view *view,
 			       uint64_t page, const void *host, uint64_t gap,
 			       const struct godwit_ahead *ahead)
@@ -152,6 +161,10 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 	if (*state != GODWIT_BASE_KNOWN && godwit_page_is_zero(host)) {
 		*state = GODWIT_BASE_ZERO;
 		put_zero(e, gap);
+		return;
+	}
+	if (*state == GODWIT_BASE_UNKNOWN && !view->remembers_new) {
+		save_without_base(e, host, gap, ahead);
 		return;
 	}
 	row = godwit_base_own_row(view, page);
@@ -196,15 +209,6 @@ static void save_by_old_page(struct godwit_encoder *e, const struct godwit_base_
 	} else {
 		godwit_base_publish(view, page, slot);
 	}
-}
-
-static void save_without_base(struct godwit_encoder *e, const void *host, uint64_t gap,
-			      const struct godwit_ahead *ahead)
-{
-	struct godwit_save save;
-
-	godwit_save_plain_ahead(host, e->out, ahead, &save);
-	put_page(e, gap, GODWIT_KIND_WHOLE, e->out, &save);
 }
 
 /* ---- all of them ---- */

@@ -516,6 +516,11 @@ int godwit_source_forget(struct godwit_source *s, uint32_t id, uint64_t first, u
 	return 0;
 }
 
+void godwit_source_remember_new(struct godwit_source *s, int on)
+{
+	godwit_base_remember_new(s->base, on);
+}
+
 int godwit_source_set_params(struct godwit_source *s, const struct godwit_params *params,
 			     struct godwit_error *error)
 {

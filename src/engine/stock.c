@@ -158,6 +158,15 @@ static void put_compared(struct godwit_stock *s, uint64_t page, const struct god
 
 /* ---- what is known of a page, and what is from now on ---- */
 
+static void save_without_base(struct godwit_stock *s, uint64_t page, const void *host,
+			      const struct godwit_ahead *ahead)
+{
+	struct godwit_save save;
+
+	godwit_save_plain_ahead(host, next_bytes(s), ahead, &save);
+	put_unknown(s, page, &save);
+}
+
 static void save_by_signatures(struct godwit_stock *s, const struct godwit_base_view *view, uint64_t page,
 			       const void *host, const struct godwit_ahead *ahead)
 {
@@ -171,6 +180,10 @@ static void save_by_signatures(struct godwit_stock *s, const struct godwit_base_
 	if (*state != GODWIT_BASE_KNOWN && godwit_page_is_zero(host)) {
 		*state = GODWIT_BASE_ZERO;
 		put_zero(s, page);
+		return;
+	}
+	if (*state == GODWIT_BASE_UNKNOWN && !view->remembers_new) {
+		save_without_base(s, page, host, ahead);
 		return;
 	}
 	row = godwit_base_own_row(view, page);
@@ -223,15 +236,6 @@ static void save_by_old_page(struct godwit_stock *s, const struct godwit_base_vi
 		memcpy(slot->page, copy, GODWIT_PAGE_BYTES);
 		godwit_base_publish(view, page, slot);
 	}
-}
-
-static void save_without_base(struct godwit_stock *s, uint64_t page, const void *host,
-			      const struct godwit_ahead *ahead)
-{
-	struct godwit_save save;
-
-	godwit_save_plain_ahead(host, next_bytes(s), ahead, &save);
-	put_unknown(s, page, &save);
 }
 
 static void save_pages(struct godwit_stock *s, const struct godwit_batch *batch,

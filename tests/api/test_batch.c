@@ -402,6 +402,32 @@ Test(batch, sends_a_forgotten_page_again)
 	single_close(&s);
 }
 
+/* Known pages go on as deltas, others whole until they are remembered; and nothing is taken for known. */
+static void send_what_is_new(uint32_t kind)
+{
+	struct godwit_base_options options = { sizeof(options), 2 * PAGES * PAGE, kind, 0 };
+	struct godwit_stats stats = GODWIT_STATS_INIT;
+	struct single s;
+
+	single_open(&s);
+	cr_assert_eq(godwit_base_layout(s.base, &options, NULL), 0);
+	cr_assert_eq(send_twice(&s, 0), GODWIT_BATCH_PAGES);
+	godwit_base_remember_new(s.base, 0);
+	cr_assert_eq(send_twice(&s, 64), 0, "they are new, and stay so");
+	cr_assert_eq(send_twice(&s, 0), GODWIT_BATCH_PAGES, "they were known");
+	godwit_encoder_stats(s.encoder, &stats);
+	cr_assert_eq(stats.base_misses, 3 * GODWIT_BATCH_PAGES, "and are");
+	godwit_base_remember_new(s.base, 1);
+	cr_assert_eq(send_twice(&s, 64), GODWIT_BATCH_PAGES);
+	single_close(&s);
+}
+
+Test(batch, sends_whole_what_it_was_not_to_remember)
+{
+	send_what_is_new(GODWIT_BASE_SIGNATURES);
+	send_what_is_new(GODWIT_BASE_PAGES);
+}
+
 Test(batch, notices_a_destination_that_is_not_what_the_source_believes)
 {
 	struct godwit_error error;

@@ -147,6 +147,8 @@ static void change_params(struct guest *g, struct pair *pair, struct godwit_para
 		params->base_bytes = sizes[rand_below(&g->seed, sizeof(sizes) / sizeof(sizes[0]))];
 	}
 	cr_assert_eq(godwit_source_set_params(pair->source, params, &error), 0, "%s", error.text);
+	if (rand_below(&g->seed, 4) == 0)
+		godwit_source_remember_new(pair->source, (int)rand_below(&g->seed, 2));
 }
 
 static void queue_page(struct guest *g, struct pair *pair, unsigned b, uint64_t page, bool is_torn)

@@ -176,6 +176,29 @@ Test(stock, sends_a_delta_from_the_second_send_on)
 	}
 }
 
+Test(stock, sends_whole_what_it_was_not_to_remember)
+{
+	struct pair_block *block;
+	uint64_t seed = 5;
+	struct pair pair;
+
+	for (unsigned i = 0; i < NR_BASES; i++) {
+		block = open_stock(&pair, bases[i].base, bases[i].bytes);
+		godwit_source_remember_new(pair.source, 0);
+		for (unsigned time = 0; time < 3; time++) {
+			if (time == 1)
+				godwit_source_remember_new(pair.source, 1);
+			fill_text(block->guest, &seed);
+			pair_send_all(&pair);
+			pair_check_equal(&pair, "new");
+			cr_assert_eq(pair_stats(&pair).base_misses, time ? 2 : 1);
+			cr_assert_eq(pair_stats(&pair).base_hits, time == 2);
+		}
+		pair_check_sums(&pair);
+		pair_close(&pair);
+	}
+}
+
 /* x, forgotten, 0, x: what is kept of x is of no more use, and nobody but the state of the page says so. */
 Test(stock, does_not_believe_what_it_kept_from_before_it_forgot)
 {
