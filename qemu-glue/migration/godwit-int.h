@@ -32,6 +32,17 @@ bool godwit_is_listed(RAMBlock *block);
 uint64_t godwit_page_bytes(uint64_t pages);
 uint64_t godwit_other_bytes(void);
 
+/*
+ * Whether a guest writes next to nothing, found out while its RAM is sent for
+ * the first time (godwit-watch.c).  By the migration thread, inside of an RCU
+ * read section, until the RAM blocks change or the second round begins; then
+ * given back by g_free().
+ */
+typedef struct GodwitWatch GodwitWatch;
+
+GodwitWatch *godwit_watch_new(void);
+bool godwit_watch_is_quiet(GodwitWatch *watch);
+
 /* What is shown of a migration, and stays when it has ended. */
 typedef struct {
     bool is_valid;

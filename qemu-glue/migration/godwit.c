@@ -94,6 +94,9 @@ typedef struct {
     uint32_t nr_blocks;
     uint32_t last_id;
 
+    bool may_be_quiet;
+    GodwitWatch *watch;             /* only then */
+
     uint64_t rate_debt;
 
     double window[GODWIT_WINDOWS];
@@ -569,6 +572,25 @@ unsigned long migration_godwit_run(unsigned long page)
         GODWIT_RUN_PAGES - page % GODWIT_RUN_PAGES : 1;
 }
 
+/* What is remembered of pages is of use if they are sent again. */
+static void godwit_watch(GodwitSave *s)
+{
+    if (s->may_be_quiet) {
+        if (!s->watch) {
+            s->watch = godwit_watch_new();
+        }
+        godwit_source_remember_new(s->source,
+                                   !godwit_watch_is_quiet(s->watch));
+    }
+}
+
+static void godwit_end_watch(GodwitSave *s)
+{
+    s->may_be_quiet = false;
+    g_clear_pointer(&s->watch, g_free);
+    godwit_source_remember_new(s->source, true);
+}
+
 int migration_godwit_save_flush(QEMUFile *f)
 {
     struct godwit_stats stats = GODWIT_STATS_INIT;
@@ -589,12 +611,15 @@ int migration_godwit_save_flush(QEMUFile *f)
     }
     godwit_source_stats(s->source, &stats);
     godwit_count_pages(s, &stats);
+    godwit_watch(s);
     return qemu_file_get_error(f);
 }
 
 void migration_godwit_round(void)
 {
     if (migration_godwit_active()) {
+        /* Of what is sent again, all is what the guest writes. */
+        godwit_end_watch(save);
         godwit_source_round(save->source);
         migration_godwit_throttle_round();
     }
@@ -673,6 +698,7 @@ bool migration_godwit_save_setup(QEMUFile *f, Error **errp)
         godwit_limit_unsent(f, migrate_max_bandwidth() / 1000.0, false);
     }
     godwit_source_round(s->source);
+    s->may_be_quiet = true;
     summary.is_valid = true;
     summary.is_stock = s->is_stock;
     save = g_steal_pointer(&s);
@@ -688,6 +714,7 @@ void migration_godwit_blocks_changed(void)
     if (!s) {
         return;
     }
+    godwit_end_watch(s);
     for (uint32_t id = 0; id < s->nr_blocks; id++) {
         if (s->block[id] && !godwit_is_listed(s->block[id])) {
             s->block[id] = NULL;
@@ -706,6 +733,7 @@ void migration_godwit_save_cleanup(void)
     migration_godwit_throttle_stop();
     godwit_read_stats(save);
     godwit_source_destroy(save->source);
+    g_free(save->watch);
     g_free(save);
     save = NULL;
 }

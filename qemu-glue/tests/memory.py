@@ -219,3 +219,31 @@ def postcopy_after_precopy(bench):
 def postcopy_in_first_pass(bench):
     """postcopy begun in the first pass, with most pages still to come"""
     postcopy(bench, bench.sent(20))
+
+
+@test
+def guest_at_rest_takes_less_memory(bench):
+    """what is sent of a guest at rest is not remembered; of one that writes it is"""
+    grown_mb = {}
+    for burst in 0, bench.spec.burst:
+        source = bench.source(name=f"source{burst}")
+        bench.needs_godwit()
+        source.log.send(f"set burst={burst}")
+        source.wait_beats(20)
+        grown_mb[burst] = bench.move(source, bench.destination(), SLOW)["source_rss_grown_mb"]
+    at_rest, writing = grown_mb.values()
+    expect(at_rest + 4 < writing, f"{at_rest:.0f} MB for a guest at rest, {writing:.0f} for one that writes")
+
+
+@test
+def guest_wakes_up(bench):
+    """a guest at rest begins to write in the first pass, when a part of it was sent"""
+    source = bench.source()
+    source.log.send("set burst=0")
+    source.wait_beats(20)
+    destination = bench.begin_pair(source)
+    bench.until(source, bench.sent(30))
+    bench.calm(source)
+    info = wait_final(source, 60)
+    expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')} {destination.process.said()}")
+    destination.check(1)
