@@ -44,7 +44,9 @@
 /* Blocks between two probes; what they may cost beside all the others. */
 #define PROBE_GAP_MIN 8.0f
 #define PROBE_GAP_MAX 256.0f
+#define PROBE_GAP_RARE 1024.0f
 #define PROBE_COST 0.005f
+#define PROBE_OF_SAVED 0.25f		/* or of what a lighter rung could save, if that is less */
 #define PROBE_COST_MAX 0.015f		/* from none, where bytes are dear: on noise it costs the link nothing */
 #define DEAR_NS 15.0f			/* what a byte costs where it is that much */
 
@@ -59,7 +61,7 @@
  * keeps their cost at a hundredth of the worker's time. */
 #define TWIN_FIRST 8u
 #define TWIN_COST 0.01f
-#define TWIN_GAP_MAX 256u
+#define TWIN_GAP_MAX 512u
 #define TWIN_LEAST_BYTES 16384u
 #define SLOWER_MIN 0.7f			/* what the heavy one takes of the light one's time */
 #define SLOWER_MAX 8.0f
@@ -203,8 +205,12 @@ static uint32_t probe_gap(const struct godwit_ladder_kind *k, unsigned kind, uns
 	float extra = predict_cost(k, kind, pick, best ? k->content : 0, in_bytes, price_ns) - cost;
 	float share = best ? PROBE_COST :
 			     godwit_clampf(PROBE_COST_MAX * price_ns / DEAR_NS, PROBE_COST, PROBE_COST_MAX);
+	float most = share * cost, saved = predict_ns(k, best, in_bytes) - predict_ns(k, pick, in_bytes);
 
-	return (uint32_t)godwit_clampf(extra / (share * cost), PROBE_GAP_MIN, PROBE_GAP_MAX);
+	/* A lighter rung saves worker time at best, and where bytes are dear that is little. */
+	if (saved > 0 && saved * PROBE_OF_SAVED < most)
+		return (uint32_t)godwit_clampf(extra / (saved * PROBE_OF_SAVED), PROBE_GAP_MIN, PROBE_GAP_RARE);
+	return (uint32_t)godwit_clampf(extra / most, PROBE_GAP_MIN, PROBE_GAP_MAX);
 }
 
 unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t in_bytes,

@@ -231,6 +231,24 @@ Test(ladder, the_heaviest_rung_is_left_soon_when_text_comes_that_it_is_slow_at)
 	}
 }
 
+/* Text of no matches over 100 Mbit/s: a probe of zstd -1 doubles the bytes of its block, and that for a little time. */
+Test(ladder, a_lighter_rung_is_hardly_probed_where_it_could_save_next_to_nothing)
+{
+	static const struct profile text = {
+		"text", { 1, 1, 1, 1, 2, 1.99, 2 }, { 0.06, 0.3, 0.6, 0.8, 1.0, 5, 8 }
+	};
+	struct godwit_ladder ladder;
+	unsigned lighter = 0, rung;
+
+	rng = 88172645463325252u;
+	godwit_ladder_init(&ladder);
+	for (unsigned n = 0; n < 4000; n++) {
+		one_block(&ladder, 1, &text, 160000, &rung);
+		lighter += n >= 1000 && rung < 4;
+	}
+	cr_assert(lighter >= 1 && lighter <= 8, "%u of 3000", lighter);
+}
+
 Test(ladder, content_that_shrinks_again_is_noticed)
 {
 	for (unsigned octave = 13; octave <= 20; octave++) {
