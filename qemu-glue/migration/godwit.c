@@ -584,11 +584,11 @@ static void godwit_watch(GodwitSave *s)
     }
 }
 
-static void godwit_end_watch(GodwitSave *s)
+static void godwit_end_watch(GodwitSave *s, bool remember)
 {
     s->may_be_quiet = false;
     g_clear_pointer(&s->watch, g_free);
-    godwit_source_remember_new(s->source, true);
+    godwit_source_remember_new(s->source, remember);
 }
 
 int migration_godwit_save_flush(QEMUFile *f)
@@ -615,11 +615,11 @@ int migration_godwit_save_flush(QEMUFile *f)
     return qemu_file_get_error(f);
 }
 
-void migration_godwit_round(void)
+void migration_godwit_round(bool last_stage)
 {
     if (migration_godwit_active()) {
-        /* Of what is sent again, all is what the guest writes. */
-        godwit_end_watch(save);
+        /* What is sent now the guest has written; and the last it is once. */
+        godwit_end_watch(save, !last_stage);
         godwit_source_round(save->source);
         migration_godwit_throttle_round();
     }
@@ -714,7 +714,7 @@ void migration_godwit_blocks_changed(void)
     if (!s) {
         return;
     }
-    godwit_end_watch(s);
+    godwit_end_watch(s, true);
     for (uint32_t id = 0; id < s->nr_blocks; id++) {
         if (s->block[id] && !godwit_is_listed(s->block[id])) {
             s->block[id] = NULL;

@@ -61,7 +61,7 @@ unsigned long migration_godwit_run(unsigned long page);
 int migration_godwit_save_flush(QEMUFile *f);
 
 /* The dirty bitmap was synchronized; with its mutex, so between sections. */
-void migration_godwit_round(void);
+void migration_godwit_round(bool last_stage);
 
 void migration_godwit_save_cleanup(void);
 
@@ -145,7 +145,7 @@ static inline int migration_godwit_save_flush(QEMUFile *f)
     return 0;
 }
 
-static inline void migration_godwit_round(void)
+static inline void migration_godwit_round(bool last_stage)
 {
 }
 
