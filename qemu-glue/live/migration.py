@@ -158,9 +158,9 @@ class Rig:
         self.machines.append(machine)
         return machine
 
-    def source(self, binary, spec, how="exec:cat ", **options):
-        """A guest that runs: booted once, later taken up from where it then was."""
-        state = saved(binary, spec)
+    def source(self, binary, spec, how="exec:cat ", booted_by=None, **options):
+        """A guest that runs: booted once, by this or another QEMU, later taken up from where it then was."""
+        state = saved(booted_by or binary, spec)
         machine = self.start(binary, spec, options.pop("name", "source"), incoming="defer", **options)
         machine.qmp.command("migrate-incoming", uri=how + state)
         info = wait_final(machine, 30)
