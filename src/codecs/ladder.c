@@ -219,12 +219,20 @@ unsigned godwit_ladder_pick(struct godwit_ladder *ladder, unsigned kind, size_t 
 	struct godwit_ladder_kind *k = &ladder->kind[kind];
 	float price_ns = (float)price_ps * 1e-3f;
 	unsigned best = cheapest(k, kind, k->content, in_bytes, price_ns * spread(k->picks));
+	int32_t left = (int32_t)(k->probe_at - k->picks);
 	unsigned pick = best;
 
-	if ((int32_t)(k->picks - k->probe_at) >= 0) {
-		pick = probe(k, kind, best, in_bytes, price_ns);
-		k->probe_at = k->picks + probe_gap(k, kind, best, pick, in_bytes, price_ns);
-		k->probes++;
+	/* A gap that another rung left, or another price, may be too far for none. */
+	if (left <= 0 || (best == 0 && k->probes)) {
+		unsigned next = probe(k, kind, best, in_bytes, price_ns);
+		int32_t gap = (int32_t)probe_gap(k, kind, best, next, in_bytes, price_ns);
+
+		if (left <= 0) {
+			pick = next;
+			k->probes++;
+		}
+		if (left <= 0 || left > gap)
+			k->probe_at = k->picks + (uint32_t)gap;
 	}
 	k->picks++;
 	return pick;

@@ -231,12 +231,13 @@ Test(ladder, the_heaviest_rung_is_left_soon_when_text_comes_that_it_is_slow_at)
 	}
 }
 
+static const struct profile text = {
+	"text", { 1, 1, 1, 1, 2, 1.99, 2 }, { 0.06, 0.3, 0.6, 0.8, 1.0, 5, 8 }
+};
+
 /* Text of no matches over 100 Mbit/s: a probe of zstd -1 doubles the bytes of its block, and that for a little time. */
 Test(ladder, a_lighter_rung_is_hardly_probed_where_it_could_save_next_to_nothing)
 {
-	static const struct profile text = {
-		"text", { 1, 1, 1, 1, 2, 1.99, 2 }, { 0.06, 0.3, 0.6, 0.8, 1.0, 5, 8 }
-	};
 	struct godwit_ladder ladder;
 	unsigned lighter = 0, rung;
 
@@ -247,6 +248,28 @@ Test(ladder, a_lighter_rung_is_hardly_probed_where_it_could_save_next_to_nothing
 		lighter += n >= 1000 && rung < 4;
 	}
 	cr_assert(lighter >= 1 && lighter <= 8, "%u of 3000", lighter);
+}
+
+/* The next probe was far away while zstd 1 did well. Noise comes, none is taken, and text comes again: soon enough. */
+Test(ladder, a_gap_that_a_heavy_rung_left_does_not_hold_for_none)
+{
+	for (uint64_t price_ps = 10000; price_ps <= 160000; price_ps *= 2) {
+		struct godwit_ladder ladder;
+		unsigned found = 0, rung;
+
+		rng = 88172645463325252u;
+		godwit_ladder_init(&ladder);
+		for (unsigned n = 0; n < 1100; n++)
+			one_block(&ladder, 1, &text, price_ps, &rung);
+		for (unsigned n = 0; n < 40; n++)
+			one_block(&ladder, 1, &noise, price_ps, &rung);
+		cr_expect_eq(rung, 0);
+		for (unsigned n = 0; n < 200; n++) {
+			one_block(&ladder, 1, &text, price_ps, &rung);
+			found += rung >= 4;
+		}
+		cr_expect_gt(found, 140, "at %llu ps %u of 200", (unsigned long long)price_ps, found);
+	}
 }
 
 Test(ladder, content_that_shrinks_again_is_noticed)
