@@ -69,6 +69,12 @@ static inline uint64_t *godwit_base_own_row(const struct godwit_base_view *view,
 	return row;
 }
 
+/* Is this page sent without being remembered, as it was not before? */
+static inline bool godwit_base_passes(const struct godwit_base_view *view, uint64_t page)
+{
+	return !view->remembers_new && view->state[page] == GODWIT_BASE_UNKNOWN;
+}
+
 static inline uint64_t godwit_base_key(const struct godwit_base_view *view, uint64_t page)
 {
 	return view->first_key + page;
@@ -80,7 +86,7 @@ static inline enum godwit_page_claim godwit_base_claim(const struct godwit_base_
 {
 	enum godwit_page_claim claim;
 
-	if (!view->remembers_new && view->state[page] == GODWIT_BASE_UNKNOWN)
+	if (godwit_base_passes(view, page))
 		return GODWIT_PAGE_NONE;
 	claim = godwit_page_cache_claim(view->cache, godwit_base_key(view, page),
 					view->state[page] == GODWIT_BASE_KNOWN, view->round, slot_ret);

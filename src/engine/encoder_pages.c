@@ -163,7 +163,7 @@ static void save_by_signatures(struct godwit_encoder *e, const struct godwit_bas
 		put_zero(e, gap);
 		return;
 	}
-	if (*state == GODWIT_BASE_UNKNOWN && !view->remembers_new) {
+	if (godwit_base_passes(view, page)) {
 		save_without_base(e, host, gap, ahead);
 		return;
 	}

@@ -182,7 +182,7 @@ static void save_by_signatures(struct godwit_stock *s, const struct godwit_base_
 		put_zero(s, page);
 		return;
 	}
-	if (*state == GODWIT_BASE_UNKNOWN && !view->remembers_new) {
+	if (godwit_base_passes(view, page)) {
 		save_without_base(s, page, host, ahead);
 		return;
 	}
