@@ -25,9 +25,15 @@ void godwit_log(void *opaque, enum godwit_log_level level, const char *line);
 bool godwit_is_listed(RAMBlock *block);
 
 /*
+ * Convergence (godwit-converge.c): from save_setup() on, the speed of the link
+ * that a file goes to is watched.
+ */
+void godwit_converge_start(struct godwit_source *source, QEMUFile *f);
+
+/*
  * What the guest would wait for if it were stopped now, in bytes at the speed
  * of the link: dirty pages, and what there is besides them (in flight, device
- * state).  While migration_godwit_active().
+ * state).  By any thread while migration_godwit_active().
  */
 uint64_t godwit_page_bytes(uint64_t pages);
 uint64_t godwit_other_bytes(void);
