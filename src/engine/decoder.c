@@ -369,12 +369,8 @@ static int verify(struct godwit_decoder *d)
 static void apply_fill(struct godwit_touch *touch, uint8_t *host, uint64_t word)
 {
 	uint64_t *at = (uint64_t *)host;
-	uint64_t differs = 0;
 
-	for (unsigned i = 0; i < GODWIT_PAGE_BYTES / sizeof(*at) && !differs; i += 8)
-		for (unsigned j = 0; j < 8; j++)
-			differs |= at[i + j] ^ word;
-	if (!differs)
+	if (godwit_page_is_fill(host, word))
 		return;
 	godwit_touch(touch, host);
 	for (unsigned i = 0; i < GODWIT_PAGE_BYTES / sizeof(*at); i++)

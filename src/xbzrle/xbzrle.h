@@ -202,23 +202,31 @@ static inline void godwit_prefetch_page(const void *page)
 		__builtin_prefetch((const char *)page + i, 0, 2);
 }
 
-/*
- * godwit_page_is_zero() - a quick look at a guest page, ended by the first line that is not zero. A page
- * that is not zero is read again by its save, which decides by what it reads then.
- */
-static inline bool godwit_page_is_zero(const void *guest)
+/* godwit_page_is_fill() - is each 64-bit word of a page this one? Ended by the first lines that differ. */
+static inline bool godwit_page_is_fill(const void *page, uint64_t word)
 {
 	/* What every CPU has; wider vectors are taken apart where there are none. */
-	typedef uint64_t part_type __attribute__((vector_size(16)));
-	const part_type *part = (const part_type *)guest, *end = part + GODWIT_DELTA_PAGE_BYTES / sizeof(*part);
+	typedef uint64_t part_type __attribute__((vector_size(16), aligned(8), may_alias));
+	const part_type *part = (const part_type *)page, *end = part + GODWIT_DELTA_PAGE_BYTES / sizeof(*part);
+	const part_type fill = { word, word };
 
 	for (; part < end; part += 8) {
-		part_type v = (part[0] | part[1] | part[2] | part[3]) | (part[4] | part[5] | part[6] | part[7]);
+		part_type v = ((part[0] ^ fill) | (part[1] ^ fill) | (part[2] ^ fill) | (part[3] ^ fill)) |
+			      ((part[4] ^ fill) | (part[5] ^ fill) | (part[6] ^ fill) | (part[7] ^ fill));
 
 		if ((v[0] | v[1]) != 0)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * godwit_page_is_zero() - a quick look at a guest page. A page that is not zero is read again by its save,
+ * which decides by what it reads then.
+ */
+static inline bool godwit_page_is_zero(const void *guest)
+{
+	return godwit_page_is_fill(guest, 0);
 }
 
 /*

@@ -101,6 +101,27 @@ Test(save, plain_copies_and_sees_fills)
 			}
 }
 
+/* A page taken for one that holds this fill already would keep what it holds: a stale page. */
+Test(save, a_page_with_a_single_other_bit_is_no_fill)
+{
+	static uint64_t memory[1 + GODWIT_DELTA_PAGE_BYTES / 8] __attribute__((aligned(4096)));
+	const uint64_t fills[] = { 0, 0x0123456789abcdefull };
+
+	for (unsigned f = 0; f < 2; f++) {
+		uint64_t *page = memory + f;	/* of a host that aligns words and no more */
+
+		for (unsigned i = 0; i < GODWIT_DELTA_PAGE_BYTES / 8; i++)
+			page[i] = fills[f];
+		cr_assert(godwit_page_is_fill(page, fills[f]));
+		cr_assert_eq(godwit_page_is_zero(page), fills[f] == 0);
+		for (unsigned bit = 0; bit < GODWIT_DELTA_PAGE_BYTES * 8; bit++) {
+			page[bit / 64] ^= 1ull << bit % 64;
+			cr_assert_not(godwit_page_is_fill(page, fills[f]), "bit %u", bit);
+			page[bit / 64] ^= 1ull << bit % 64;
+		}
+	}
+}
+
 Test(save, words_delta_carries_exactly_the_changed_words)
 {
 	const struct godwit_delta_variant *v;
