@@ -182,7 +182,7 @@ struct godwit_price {
 	double imbalance;		/* at the last step: above 0 workers idle, below 0 the link */
 	double retired_rate;		/* bytes per ns, smoothed */
 	double wire_rate;
-	double preempted;		/* share of encoding time without a processor, smoothed */
+	double preempted;		/* share of all worker time lost for want of a processor, smoothed */
 	double late;			/* share of all time in which workers woke for want of one, smoothed */
 	double above;			/* octaves by which the price may be above link_octave */
 	struct godwit_price_mark {	/* a place to compare with */
@@ -197,6 +197,7 @@ struct godwit_price {
 	uint32_t patience;		/* how long to hold after the next disappointment, in steps */
 	uint32_t truce_until;		/* preemption is not acted upon before this step */
 	uint32_t known_until;		/* step up to which a held link is known for what it is */
+	uint32_t full_from;		/* step from which the rates are the wire's */
 	uint32_t truce;			/* how long the next truce is, in steps */
 	bool is_preempted;		/* why the present descent began */
 	bool has_helped;		/* it retired more */

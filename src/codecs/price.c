@@ -17,7 +17,8 @@
  * as the judge:
  *  - a climb is compared with the place where it began. On a link, heavier rungs send the same bytes per
  *    second and retire more. Where the wire slowed down and no more was retired, the climb did not pay.
- *  - encoding threads that wait for a processor mean that processors are short, whatever the link says.
+ *  - encoding threads that wait for a processor, for much of their time and now, mean that processors are short,
+ *    whatever the link says.
  * Either leads to a descent by steps for as long as that retires more, and then to a rest that doubles each
  * time. A descent because of preemption that brought nothing (the link was the limit after all) is followed
  * by a truce in which preemption is not acted upon, and which doubles as well.
@@ -69,8 +70,10 @@ enum mode {
 /* What is less takes a copy's time, or a system call's, and says nothing of the link. */
 #define STEP_LEAST_WIRE_BYTES 4096u
 
-#define PREEMPTED_MUCH 0.2
+#define PREEMPTED_MUCH 0.12
 #define JUDGE_STEPS 6		/* rates follow in 3 steps: see smooth() */
+#define SWALLOW_STEPS 3		/* a wire that had nothing to carry is not a slow one, and the buffers behind it
+				 * swallow much at once after that: what it carries then says nothing */
 #define CLIMB 0.4		/* octaves that are worth a comparison */
 #define UNJUDGED 3.0		/* octaves at most above a mark that is too fresh for one */
 #define MARK_STEPS 96		/* a mark older than this says nothing */
@@ -293,15 +296,24 @@ static void doubt(struct godwit_price *p, bool is_preempted)
 	begin_descent(p);
 }
 
-static void follow(struct godwit_price *p, double imbalance, double span_ns)
+/*
+ * No want of processors makes a socket or a receiver look like a slow link. There a byte is worth the time that it
+ * takes, and doubts begin above that.
+ */
+static bool may_doubt(const struct godwit_price *p)
 {
-	if (p->preempted > PREEMPTED_MUCH && imbalance > 0 && p->step >= p->truce_until && !is_known(p)) {
+	return !is_known(p) && (p->link_ps_per_byte < QUICK_PS || p->octave > p->link_octave);
+}
+
+static void follow(struct godwit_price *p, double imbalance, double span_ns, bool is_preempted)
+{
+	if (is_preempted && imbalance > 0 && p->step >= p->truce_until && may_doubt(p)) {
 		set_mark(p);
 		doubt(p, true);
 		return;
 	}
 	if (imbalance >= 0 && p->octave >= p->mark.octave + CLIMB && p->step - p->mark.step >= JUDGE_STEPS) {
-		if (did_not_pay(p) && !is_known(p)) {
+		if (did_not_pay(p) && may_doubt(p)) {
 			doubt(p, false);
 			return;
 		}
@@ -327,12 +339,14 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	double preempted = 0;
 	bool is_first = p->step == 0;
 
+	/* Of all their time: workers that are hardly ever at work lose next to nothing. */
 	if (sum->worker_wall_ns > sum->worker_cpu_ns)
-		preempted = 1 - (double)sum->worker_cpu_ns / (double)sum->worker_wall_ns;
+		preempted = (double)(sum->worker_wall_ns - sum->worker_cpu_ns) / (span * sum->workers);
 	smooth(&p->preempted, preempted, false);	/* from none: a start is not a habit */
+	if (starved >= DEAD_BAND)
+		p->full_from = p->step + 1 + SWALLOW_STEPS;
 	smooth(&p->retired_rate, (double)sum->retired_bytes / span, is_first);
-	/* A wire that had nothing to carry is not a slow one, and right after that its buffers swallow much. */
-	if (is_first || starved < DEAD_BAND)
+	if (is_first || p->step >= p->full_from)
 		smooth(&p->wire_rate, (double)sum->wire_bytes / span, is_first);
 	learn_link(p, sum, is_held, is_first);
 	learn_late(p, sum);
@@ -358,7 +372,7 @@ static void act(struct godwit_price *p, const struct godwit_price_input *sum)
 	if (p->mode == DESCEND)
 		descend(p);
 	else if (p->mode == FOLLOW)
-		follow(p, imbalance, span);
+		follow(p, imbalance, span, preempted > PREEMPTED_MUCH && p->preempted > PREEMPTED_MUCH);
 }
 
 uint64_t godwit_price_step(struct godwit_price *price, const struct godwit_price_input *input)

@@ -210,3 +210,67 @@ Test(price, climbs_without_gain_are_taken_back)
 	}
 	cr_expect_leq(worst, 16 * start, "%llu from %llu", (unsigned long long)worst, (unsigned long long)start);
 }
+
+/* What is written right after a starved link is in its buffers at once: no speed that a climb could lose. */
+Test(price, what_buffers_swallow_is_not_what_a_climb_is_compared_with)
+{
+	struct godwit_price_input swallowed = flow(0, 4000000);
+	struct godwit_price price;
+	uint64_t start, last;
+
+	swallowed.wire_bytes *= 2;
+	swallowed.retired_bytes *= 2;
+	godwit_price_init(&price);
+	start = step(&price, flow(0, 0), 40);
+	last = step(&price, flow(3600000, 0), 8);
+	cr_assert_lt(last, start / 8);
+	step(&price, swallowed, 3);
+	for (unsigned i = 0; i < 80; i++) {
+		uint64_t now = step(&price, flow(0, 4000000), 1);
+
+		cr_assert_geq(now, last, "step %u", i);
+		last = now;
+	}
+	cr_expect_geq(last, start);
+}
+
+/* A burst hits one step of workers that had next to nothing to do: processors are not short for that. */
+Test(price, a_burst_that_idle_workers_meet_is_no_want_of_processors)
+{
+	struct godwit_price_input burst = flow(0, 3200000);
+	struct godwit_price price;
+	uint64_t last;
+
+	burst.worker_cpu_ns /= 5;
+	godwit_price_init(&price);
+	last = step(&price, flow(0, 4000000), 10);
+	for (unsigned i = 0; i < 80; i++) {
+		uint64_t now = step(&price, i % 20 ? flow(0, 4000000) : burst, 1);
+
+		cr_assert_geq(now, last, "step %u", i);
+		last = now;
+	}
+}
+
+/* 1 Gbit/s, which nothing but a link is; with a processor for a part of the time. */
+Test(price, want_of_processors_does_not_keep_it_below_what_a_slow_link_takes)
+{
+	struct godwit_price_input slow = flow(0, 2000000), starved = flow(3600000, 0);
+	const uint64_t link_ps = 8000;
+	struct godwit_price price;
+	uint64_t last;
+
+	slow.wire_bytes = 500000;
+	slow.worker_cpu_ns = slow.worker_wall_ns / 2;
+	starved.wire_bytes = 50000;
+	godwit_price_init(&price);
+	last = step(&price, starved, 20);
+	cr_assert_lt(last, link_ps / 4);
+	for (unsigned i = 0; last < link_ps; i++) {
+		uint64_t now = step(&price, slow, 1);
+
+		cr_assert_geq(now, last, "step %u", i);
+		cr_assert_lt(i, 80);
+		last = now;
+	}
+}
