@@ -197,7 +197,7 @@ struct godwit_price {
 	uint32_t patience;		/* how long to hold after the next disappointment, in steps */
 	uint32_t truce_until;		/* preemption is not acted upon before this step */
 	uint32_t known_until;		/* step up to which a held link is known for what it is */
-	uint32_t full_from;		/* step from which the rates are the wire's */
+	uint32_t full_from;		/* step from which wire_rate is followed again */
 	uint32_t truce;			/* how long the next truce is, in steps */
 	bool is_preempted;		/* why the present descent began */
 	bool has_helped;		/* it retired more */

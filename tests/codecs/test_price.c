@@ -252,6 +252,24 @@ Test(price, a_burst_that_idle_workers_meet_is_no_want_of_processors)
 	}
 }
 
+/* Workers were short of processors while the link starved. Now they are idle: nothing is short that they would need. */
+Test(price, want_of_processors_that_is_over_is_not_acted_upon)
+{
+	struct godwit_price_input hungry = flow(3600000, 0);
+	struct godwit_price price;
+	uint64_t last;
+
+	hungry.worker_cpu_ns /= 2;
+	godwit_price_init(&price);
+	last = step(&price, hungry, 8);
+	for (unsigned i = 0; i < 80; i++) {
+		uint64_t now = step(&price, flow(0, 4000000), 1);
+
+		cr_assert_geq(now, last, "step %u", i);
+		last = now;
+	}
+}
+
 /* 1 Gbit/s, which nothing but a link is; with a processor for a part of the time. */
 Test(price, want_of_processors_does_not_keep_it_below_what_a_slow_link_takes)
 {
