@@ -20,6 +20,9 @@
  * follows the size of the block (27 KiB for 256 bytes, 296 KiB for 64 KiB, both at zstd 1) and the effort.
  * Blocks of deltas are small and blocks of whole pages are not, so one context would allocate for ever. There
  * is one for each size class and effort, within which none shrinks.
+ *
+ * What a codec needs to compress is made when it is first asked to (godwit_codec_prepare): all of it is
+ * 4 MiB a thread, most of which no migration ever uses, and to touch it takes 5 ms.
  */
 #include <assert.h>
 #include <errno.h>
@@ -38,6 +41,7 @@
 static const size_t zstd_class_bytes[] = { 512, 4u << 10, 16u << 10, 64u << 10, FULL_BYTES };
 #define ZSTD_CLASSES 5
 #define ZSTD_HEAVY_LEVEL 2
+#define ZSTD_LEAST_LEVEL (-20)	/* as rung.c has it */
 
 /*
  * zstd 1 with a table of 16 KiB, which stays in the first cache beside the block, where libzstd takes 32: over
@@ -52,8 +56,9 @@ struct godwit_codec_ctx {
 	struct godwit_alloc alloc;
 
 	struct zstd {
-		ZSTD_CCtx *cctx;
+		ZSTD_CCtx *cctx;	/* NULL: not asked for yet */
 		int level;		/* that it is set to; 0: none yet, as that is no level */
+		uint64_t had;		/* levels for which it has the room, bit by bit */
 	} zstd[2][ZSTD_CLASSES];
 	ZSTD_DCtx *dctx;
 
@@ -107,20 +112,61 @@ static bool lz4_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t 
 
 /* ---- zstd ---- */
 
+static bool zstd_open(struct zstd *zstd, bool is_heavy)
+{
+	ZSTD_CCtx *cctx = ZSTD_createCCtx();
+
+	if (!cctx || ZSTD_isError(ZSTD_CCtx_setParameter(cctx, ZSTD_c_contentSizeFlag, 0)) ||
+	    ZSTD_isError(ZSTD_CCtx_setParameter(cctx, ZSTD_c_checksumFlag, 0)) ||
+	    (!is_heavy && ZSTD_isError(ZSTD_CCtx_setParameter(cctx, ZSTD_c_hashLog, ZSTD_LIGHT_HASH_LOG)))) {
+		ZSTD_freeCCtx(cctx);
+		return false;
+	}
+	zstd->cctx = cctx;
+	return true;
+}
+
+/* The context for blocks of this size, set to the level, with all the room that any such block needs; or NULL. */
+static struct zstd *zstd_ready(struct godwit_codec_ctx *ctx, int level, size_t in_bytes)
+{
+	bool is_heavy = level >= ZSTD_HEAVY_LEVEL;
+	uint64_t bit = (uint64_t)1 << (level - ZSTD_LEAST_LEVEL);
+	uint8_t out[256];	/* the zeros come to 20 bytes */
+	struct zstd *zstd;
+	unsigned i = 0;
+
+	/* Blocks above the last class take its context. */
+	while (i < ZSTD_CLASSES - 1 && in_bytes > zstd_class_bytes[i])
+		i++;
+	zstd = &ctx->zstd[is_heavy][i];
+	if (!zstd->cctx && !zstd_open(zstd, is_heavy))
+		return NULL;
+	if (level != zstd->level) {
+		if (ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_compressionLevel, level)))
+			return NULL;
+		zstd->level = level;
+	}
+	if (!(zstd->had & bit)) {
+		if (ZSTD_isError(ZSTD_compress2(zstd->cctx, out, sizeof(out), zeros, zstd_class_bytes[i])))
+			return NULL;
+		zstd->had |= bit;
+	}
+	return zstd;
+}
+
+static bool zstd_prepare(struct godwit_codec_ctx *ctx, int level, size_t in_bytes)
+{
+	return zstd_ready(ctx, level, in_bytes);
+}
+
 static size_t zstd_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
 			    void *out, size_t out_cap_bytes)
 {
-	struct zstd *zstd = ctx->zstd[level >= ZSTD_HEAVY_LEVEL];
+	struct zstd *zstd = zstd_ready(ctx, level, in_bytes);
 	size_t got;
 
-	/* Blocks above the last class take its context. */
-	for (unsigned i = 0; i < ZSTD_CLASSES - 1 && in_bytes > zstd_class_bytes[i]; i++)
-		zstd++;
-	if (level != zstd->level) {
-		if (ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_compressionLevel, level)))
-			return 0;
-		zstd->level = level;
-	}
+	if (!zstd)
+		return 0;
 	got = ZSTD_compress2(zstd->cctx, out, out_cap_bytes, in, in_bytes);
 	return ZSTD_isError(got) ? 0 : got;
 }
@@ -135,35 +181,6 @@ static bool zstd_decompress(struct godwit_codec_ctx *ctx, const void *in, size_t
 	if (ZSTD_findFrameCompressedSize(in, in_bytes) != in_bytes)
 		return false;
 	return ZSTD_decompressDCtx(ctx->dctx, out, out_bytes, in, in_bytes) == out_bytes;
-}
-
-static int zstd_create(struct godwit_codec_ctx *ctx)
-{
-	uint8_t out[256];	/* the zeros come to 20 bytes */
-
-	ctx->dctx = ZSTD_createDCtx();
-	if (!ctx->dctx)
-		return -ENOMEM;
-	for (unsigned i = 0; i < 2 * ZSTD_CLASSES; i++) {
-		struct zstd *zstd = &ctx->zstd[i / ZSTD_CLASSES][i % ZSTD_CLASSES];
-
-		zstd->cctx = ZSTD_createCCtx();
-		if (!zstd->cctx ||
-		    ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_contentSizeFlag, 0)) ||
-		    ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_checksumFlag, 0)) ||
-		    (i < ZSTD_CLASSES && ZSTD_isError(ZSTD_CCtx_setParameter(zstd->cctx, ZSTD_c_hashLog,
-									     ZSTD_LIGHT_HASH_LOG))))
-			return -ENOMEM;
-	}
-	for (unsigned i = 0; i < godwit_ladder_rungs; i++) {
-		struct godwit_rung rung = godwit_ladder_rung(i);
-
-		for (unsigned c = 0; rung.codec == GODWIT_CODEC_ZSTD && c < ZSTD_CLASSES; c++) {
-			if (!zstd_compress(ctx, rung.level, zeros, zstd_class_bytes[c], out, sizeof(out)))
-				return -ENOMEM;
-		}
-	}
-	return 0;
 }
 
 static void zstd_destroy(struct godwit_codec_ctx *ctx)
@@ -189,12 +206,23 @@ static void zlib_free(voidpf opaque, voidpf mem)
 	alloc->free(alloc->user, mem);
 }
 
+static bool zlib_prepare(struct godwit_codec_ctx *ctx, int level, size_t in_bytes)
+{
+	if (ctx->has_deflate)
+		return true;
+	ctx->deflate = (z_stream){ .zalloc = zlib_alloc, .zfree = zlib_free, .opaque = &ctx->alloc };
+	ctx->deflate_level = level;
+	ctx->has_deflate = deflateInit2(&ctx->deflate, level, Z_DEFLATED, -MAX_WBITS, 8,
+					Z_DEFAULT_STRATEGY) == Z_OK;
+	return ctx->has_deflate;
+}
+
 static size_t zlib_compress(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
 			    void *out, size_t out_cap_bytes)
 {
 	z_stream *z = &ctx->deflate;
 
-	if (deflateReset(z) != Z_OK)
+	if (!zlib_prepare(ctx, level, in_bytes) || deflateReset(z) != Z_OK)
 		return 0;
 	/* zlib does not write through next_in; its type is older than const. */
 	z->next_in = (Bytef *)(uintptr_t)in;
@@ -230,13 +258,9 @@ static int zlib_create(struct godwit_codec_ctx *ctx)
 	static const uint8_t cut[] = { 0x01, 0x10, 0x00, 0xef, 0xff, 1, 2, 3, 4 };
 	uint8_t out[16];
 
-	ctx->deflate = (z_stream){ .zalloc = zlib_alloc, .zfree = zlib_free, .opaque = &ctx->alloc };
-	ctx->inflate = ctx->deflate;
-	ctx->deflate_level = 1;
-	ctx->has_deflate = deflateInit2(&ctx->deflate, ctx->deflate_level, Z_DEFLATED, -MAX_WBITS, 8,
-					Z_DEFAULT_STRATEGY) == Z_OK;
+	ctx->inflate = (z_stream){ .zalloc = zlib_alloc, .zfree = zlib_free, .opaque = &ctx->alloc };
 	ctx->has_inflate = inflateInit2(&ctx->inflate, -MAX_WBITS) == Z_OK;
-	if (!ctx->has_deflate || !ctx->has_inflate)
+	if (!ctx->has_inflate)
 		return -ENOMEM;
 	zlib_decompress(ctx, cut, sizeof(cut), out, sizeof(out));
 	return ctx->inflate.avail_in || ctx->inflate.total_out != 4 ? -ENOMEM : 0;
@@ -245,16 +269,23 @@ static int zlib_create(struct godwit_codec_ctx *ctx)
 /* ---- the table ---- */
 
 static const struct codec {
+	bool (*prepare)(struct godwit_codec_ctx *ctx, int level, size_t in_bytes);	/* NULL: nothing to do */
 	size_t (*compress)(struct godwit_codec_ctx *ctx, int level, const void *in, size_t in_bytes,
 			   void *out, size_t out_cap_bytes);
 	bool (*decompress)(struct godwit_codec_ctx *ctx, const void *in, size_t in_bytes, void *out,
 			   size_t out_bytes);
 } codecs[GODWIT_CODECS] = {
-	[GODWIT_CODEC_NONE] = { none_compress, none_decompress },
-	[GODWIT_CODEC_LZ4] = { lz4_compress, lz4_decompress },
-	[GODWIT_CODEC_ZSTD] = { zstd_compress, zstd_decompress },
-	[GODWIT_CODEC_ZLIB] = { zlib_compress, zlib_decompress },
+	[GODWIT_CODEC_NONE] = { NULL, none_compress, none_decompress },
+	[GODWIT_CODEC_LZ4] = { NULL, lz4_compress, lz4_decompress },
+	[GODWIT_CODEC_ZSTD] = { zstd_prepare, zstd_compress, zstd_decompress },
+	[GODWIT_CODEC_ZLIB] = { zlib_prepare, zlib_compress, zlib_decompress },
 };
+
+bool godwit_codec_prepare(struct godwit_codec_ctx *ctx, struct godwit_rung rung, size_t in_bytes)
+{
+	assert(godwit_rung_is_valid(rung));
+	return !codecs[rung.codec].prepare || codecs[rung.codec].prepare(ctx, rung.level, in_bytes);
+}
 
 size_t godwit_codec_compress(struct godwit_codec_ctx *ctx, struct godwit_rung rung, const void *in,
 			     size_t in_bytes, void *out, size_t out_cap_bytes)
@@ -289,9 +320,8 @@ int godwit_codec_ctx_create(const struct godwit_alloc *alloc, struct godwit_code
 		return -ENOMEM;
 	memset(ctx, 0, sizeof(*ctx));
 	ctx->alloc = *alloc;
-	err = zstd_create(ctx);
-	if (!err)
-		err = zlib_create(ctx);
+	ctx->dctx = ZSTD_createDCtx();
+	err = ctx->dctx ? zlib_create(ctx) : -ENOMEM;
 	if (err) {
 		godwit_codec_ctx_destroy(ctx);
 		return err;

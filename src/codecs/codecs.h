@@ -54,10 +54,9 @@ bool godwit_rung_is_valid(struct godwit_rung rung);
 #define GODWIT_CODEC_MAX_BYTES (1u << 20)
 
 /*
- * One context a thread, with all that any codec needs. create allocates (the struct and zlib's state
- * from alloc, which is copied; zstd's state inside libzstd) and runs each codec once at the heaviest
- * rung of the ladder, so that neither compress with a ladder rung nor decompress of anything
- * allocates afterwards. A heavier fixed rung, or a block above 128 KiB, allocates at its first call.
+ * One context a thread. create allocates (the struct and zlib's state from alloc, which is copied;
+ * zstd's state inside libzstd) all that decompress needs. What a rung needs to compress is allocated and
+ * touched at the first block of its size, once: at any rung, for blocks up to 128 KiB.
  *
  * create: 0 or -ENOMEM. destroy(NULL) does nothing.
  */
@@ -66,12 +65,19 @@ int godwit_codec_ctx_create(const struct godwit_alloc *alloc, struct godwit_code
 void godwit_codec_ctx_destroy(struct godwit_codec_ctx *ctx);
 
 /*
+ * godwit_codec_prepare() - what the first such block would wait for, for a caller who is about to time it.
+ *
+ * Result: false: no memory; compress will say 0.
+ */
+bool godwit_codec_prepare(struct godwit_codec_ctx *ctx, struct godwit_rung rung, size_t in_bytes);
+
+/*
  * godwit_codec_compress() - one block, on its own: no history, no header but the codec's own.
  *
  * Shape:  in and out do not overlap; in holds still during the call. A caller who wants "smaller or
  *         not at all" passes out_cap_bytes = in_bytes - 1.
- * Result: bytes written to out; 0: did not fit in out_cap_bytes (or the block is empty or too long); then
- *         out is undefined. Nothing is written behind out_cap_bytes. An invalid rung is a bug.
+ * Result: bytes written to out; 0: did not fit in out_cap_bytes (or the block is empty or too long, or there is
+ *         no memory for a rung's first block); then out is undefined. Nothing is written behind out_cap_bytes. An invalid rung is a bug.
  */
 size_t godwit_codec_compress(struct godwit_codec_ctx *ctx, struct godwit_rung rung, const void *in,
 			     size_t in_bytes, void *out, size_t out_cap_bytes);
