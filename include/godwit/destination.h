@@ -48,6 +48,11 @@ struct godwit_destination_options {
 	void *log_user;
 	godwit_applied_fn applied;	/* may be NULL */
 	void *applied_user;
+	/*
+	 * 1: each page that arrived has memory behind it, as a later userfaultfd may need. 0: a page of zeros for
+	 * private anonymous memory that nobody wrote to stays without, and reads as zeros.
+	 */
+	uint32_t populate;
 };
 #define GODWIT_DESTINATION_OPTIONS_INIT { .size = sizeof(struct godwit_destination_options) }
 

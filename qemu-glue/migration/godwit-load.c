@@ -74,6 +74,8 @@ static int godwit_load_setup(void)
     options.log = godwit_log;
     options.applied = godwit_applied;
     options.applied_user = l;
+    /* A page that has arrived is not asked for again: it must be there. */
+    options.populate = migrate_postcopy_ram();
     if (godwit_destination_create(&options, &l->destination, &error)) {
         return godwit_load_failed("%s", error.text);
     }

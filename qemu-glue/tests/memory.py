@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests' memory of every sort: files, huge pages, plugged, shared, locked; processes that may do little."""
 
+import array
 import contextlib
 import os
 import subprocess
@@ -191,6 +192,17 @@ def in_a_cgroup(bench):
             time.sleep(0.05)
 
 
+def absent_share(machine, spec):
+    """The part of the guest's RAM that has no memory, nor a page of zeros that all share, at this end."""
+    with open(f"/proc/{machine.process.pid}/maps") as maps:
+        spans = [[int(at, 16) for at in line.split()[0].split("-")] for line in maps if line.split()[4] == "0"]
+    [start] = [start for start, end in spans if end - start == spec.memory_mb << 20]
+    with open(f"/proc/{machine.process.pid}/pagemap", "rb") as pagemap:
+        pagemap.seek(start // 4096 * 8)
+        entries = array.array("Q", pagemap.read((spec.memory_mb << 20) // 4096 * 8))
+    return sum(not entry >> 62 for entry in entries) / len(entries)
+
+
 def postcopy(bench, when):
     """A migration that is told to end by postcopy when a condition holds."""
     source = bench.source()
@@ -207,12 +219,15 @@ def postcopy(bench, when):
     info = wait_final(source, 60)
     expect(info["status"] == "completed", f"{info['status']}: {info.get('error-desc')} {destination.process.said()}")
     destination.check(1)
+    return destination
 
 
 @test
 def postcopy_after_precopy(bench):
-    """postcopy begun in a later round"""
-    postcopy(bench, bench.round(2))
+    """postcopy begun in a later round; what had come before it was there, pages of zeros as well"""
+    destination = postcopy(bench, bench.round(2))
+    absent = absent_share(destination, bench.spec)
+    expect(not absent, f"{absent:.0%} of RAM is not there: a guest that used it would have waited")
 
 
 @test
@@ -233,6 +248,17 @@ def guest_at_rest_takes_less_memory(bench):
         grown_mb[burst] = bench.move(source, bench.destination(), SLOW)["source_rss_grown_mb"]
     at_rest, writing = grown_mb.values()
     expect(at_rest + 4 < writing, f"{at_rest:.0f} MB for a guest at rest, {writing:.0f} for one that writes")
+
+
+@test
+def zeros_take_no_memory(bench):
+    """where the guest has only zeros, the destination's RAM stays without memory"""
+    source = bench.source()
+    bench.needs_godwit()
+    destination = bench.destination()
+    bench.move(source, destination, UNCAPPED)
+    absent = absent_share(destination, bench.spec)
+    expect(absent > 0.1, f"{absent:.1%} of RAM has no memory")
 
 
 @test

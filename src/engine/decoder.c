@@ -23,6 +23,7 @@
 #include <stdio.h>
 
 #include "codecs/codecs.h"
+#include "engine/absent.h"
 #include "engine/arena.h"
 #include "engine/clock.h"
 #include "engine/decoder.h"
@@ -365,7 +366,7 @@ static int verify(struct godwit_decoder *d)
 
 /* ---- 6. the guest's pages ---- */
 
-/* Write only what is not there yet: a guest page that was never touched needs no memory. */
+/* Write only what is not there yet. */
 static void apply_fill(struct godwit_touch *touch, uint8_t *host, uint64_t word)
 {
 	uint64_t *at = (uint64_t *)host;
@@ -380,14 +381,17 @@ static void apply_fill(struct godwit_touch *touch, uint8_t *host, uint64_t word)
 static void apply(struct godwit_decoder *d, uint64_t count[GODWIT_COUNTERS])
 {
 	struct godwit_touch *touch = d->block->touch;
+	struct godwit_absent absent;
 
+	godwit_absent_init(&absent, d->block->may_be_absent ? d->ram->pagemap : -1);
 	for (unsigned i = 0; i < d->head.nr_pages; i++) {
 		struct page_todo *todo = &d->todo[i];
 		uint8_t *host = host_of(d, todo);
 
 		switch (todo->kind) {
 		case GODWIT_KIND_ZERO:
-			apply_fill(touch, host, 0);
+			if (!godwit_absent_is(&absent, host))
+				apply_fill(touch, host, 0);
 			count[GODWIT_COUNT_ZERO]++;
 			break;
 		case GODWIT_KIND_FILL:

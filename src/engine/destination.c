@@ -483,6 +483,8 @@ int godwit_destination_create(const struct godwit_destination_options *from,
 	err = godwit_ram_create(&d->ram, error);
 	if (err)
 		goto destroy_lock;
+	if (options.populate)
+		godwit_ram_populate(d->ram);
 	for (uint32_t i = 0; i < d->nr_workers; i++) {
 		err = create_worker(d, i);
 		if (err)

@@ -2,7 +2,9 @@
 /* ram.c - the table of RAM blocks; see ram.h */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "engine/absent.h"
 #include "engine/error.h"
 #include "engine/ram.h"
 
@@ -21,6 +23,7 @@ int godwit_ram_create(struct godwit_ram **ram_ret, struct godwit_error *error)
 		goto fail;
 	}
 	ram->arena = arena;
+	ram->pagemap = godwit_absent_open();
 	*ram_ret = ram;
 	return 0;
 fail:
@@ -34,8 +37,16 @@ void godwit_ram_destroy(struct godwit_ram *ram)
 
 	if (!ram)
 		return;
+	godwit_ram_populate(ram);
 	arena = ram->arena;		/* ram itself lies in it */
 	godwit_arena_destroy(&arena);
+}
+
+void godwit_ram_populate(struct godwit_ram *ram)
+{
+	if (ram->pagemap >= 0)
+		close(ram->pagemap);
+	ram->pagemap = -1;
 }
 
 int godwit_ram_add_block(struct godwit_ram *ram, uint32_t id, const char *name, void *host, uint64_t bytes,
@@ -69,6 +80,7 @@ int godwit_ram_add_block(struct godwit_ram *ram, uint32_t id, const char *name, 
 	strncpy(block->name, name ? name : "", sizeof(block->name) - 1);
 	block->host = host;
 	block->pages = bytes / GODWIT_PAGE_BYTES;
+	block->may_be_absent = ram->pagemap >= 0 && godwit_absent_may_be(host, bytes);
 	ram->block[id] = block;
 	return 0;
 }

@@ -2,6 +2,8 @@
 #ifndef GODWIT_RAM_H
 #define GODWIT_RAM_H
 
+#include <stdbool.h>
+
 #include <godwit/batch.h>
 
 #include "engine/memory.h"
@@ -17,12 +19,17 @@ struct godwit_ram_block {
 	uint8_t *host;
 	uint64_t pages;
 	struct godwit_touch *touch;
+	bool may_be_absent;		/* see absent.h */
 };
 
 struct godwit_ram {
 	struct godwit_arena arena;
+	int pagemap;			/* -1: no page is taken for absent */
 	struct godwit_ram_block *block[GODWIT_MAX_BLOCKS];	/* NULL: no such block */
 };
+
+/* From here on each page that arrives has memory behind it, pages of zeros as well. */
+void godwit_ram_populate(struct godwit_ram *ram);
 
 /* NULL: no such block. */
 static inline const struct godwit_ram_block *godwit_ram_block(const struct godwit_ram *ram, uint32_t id)

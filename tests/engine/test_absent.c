@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test_absent.c - pages of zeros for memory that is not there
+ *
+ * Memory that nobody wrote to must stay away, and a page of zeros must never be taken for there already when
+ * it is not: what is below an absent page may be a file, or memory of others.
+ */
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/absent.h"
+#include "pair.h"
+
+#define BLOCK 7u
+#define PAGES 512u
+#define BYTES (PAGES * PAGE)
+
+static uint8_t *map_file(int file, int flags)
+{
+	uint8_t *mem = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, flags, file, 0);
+
+	cr_assert_neq(mem, MAP_FAILED);
+	madvise(mem, BYTES, MADV_NOHUGEPAGE);
+	return mem;
+}
+
+static uint8_t *map(int flags)
+{
+	return map_file(-1, flags | MAP_ANONYMOUS);
+}
+
+/* A file in memory, full of what is not zero. */
+static int new_file(void)
+{
+	int file = (int)syscall(SYS_memfd_create, "test", 0);
+	uint8_t page[PAGE];
+
+	cr_assert_geq(file, 0);
+	memset(page, 0xA5, PAGE);
+	for (unsigned i = 0; i < PAGES; i++)
+		cr_assert_eq(pwrite(file, page, PAGE, (off_t)(i * PAGE)), PAGE);
+	return file;
+}
+
+static unsigned count_resident(const uint8_t *mem)
+{
+	unsigned char is_there[PAGES];
+	unsigned there = 0;
+
+	cr_assert_eq(mincore((void *)(uintptr_t)mem, BYTES, is_there), 0);
+	for (unsigned i = 0; i < PAGES; i++)
+		there += is_there[i] & 1;
+	return there;
+}
+
+/* ---- the system's word ---- */
+
+Test(absent, is_each_page_that_nobody_wrote_to)
+{
+	int pagemap = godwit_absent_open();
+	uint8_t *mem = map(MAP_PRIVATE);
+	struct godwit_absent absent;
+	uint64_t seed = 5;
+	unsigned there;
+
+	cr_assert_geq(pagemap, 0);
+	for (unsigned i = 0; i < 40; i++)
+		mem[rand_below(&seed, BYTES)] = 1;
+	there = count_resident(mem);
+	/* Up, down and anywhere: the page asked about is in what was asked before, or is not. */
+	for (unsigned order = 0; order < 3; order++) {
+		godwit_absent_init(&absent, pagemap);
+		for (unsigned i = 0; i < PAGES; i++) {
+			unsigned page = order == 0 ? i : order == 1 ? PAGES - 1 - i :
+								      (unsigned)rand_below(&seed, PAGES);
+			unsigned char is_there;
+
+			cr_assert_eq(mincore(mem + page * PAGE, PAGE, &is_there), 0);
+			cr_assert_eq(godwit_absent_is(&absent, mem + page * PAGE), !(is_there & 1), "page %u", page);
+		}
+	}
+	cr_expect_eq(count_resident(mem), there, "asking gives no memory");
+	/* Given back, it is absent once more; asked anew. */
+	madvise(mem, BYTES, MADV_DONTNEED);
+	godwit_absent_init(&absent, pagemap);
+	for (unsigned i = 0; i < PAGES; i++)
+		cr_assert(godwit_absent_is(&absent, mem + i * PAGE));
+	/* One that lies in two of the system's pages, and where nobody can be asked. */
+	cr_expect(!godwit_absent_is(&absent, mem + 64));
+	godwit_absent_init(&absent, -1);
+	cr_expect(!godwit_absent_is(&absent, mem));
+	close(pagemap);
+	godwit_absent_init(&absent, pagemap);
+	cr_expect(!godwit_absent_is(&absent, mem), "no answer is no");
+}
+
+Test(absent, may_only_be_private_anonymous_memory)
+{
+	int file = new_file();
+	uint8_t *mem = map(MAP_PRIVATE), *shared = map(MAP_SHARED), *private_file = map_file(file, MAP_PRIVATE);
+
+	cr_expect(godwit_absent_may_be(mem, BYTES));
+	cr_expect(godwit_absent_may_be(mem + 64, BYTES - 128));
+	cr_expect(!godwit_absent_may_be(shared, BYTES));
+	cr_expect(!godwit_absent_may_be(private_file, BYTES));
+	cr_expect(!godwit_absent_may_be((void *)16, 1), "nothing is mapped there");
+	cr_expect(!godwit_absent_may_be((void *)(UINTPTR_MAX - 2 * PAGE + 1), PAGE), "nor behind the last");
+	/* In several pieces, of other rights. */
+	mprotect(mem + 100 * PAGE, 10 * PAGE, PROT_READ);
+	madvise(mem + 200 * PAGE, 10 * PAGE, MADV_DONTDUMP);
+	cr_expect(godwit_absent_may_be(mem, BYTES));
+	/* Something else in the middle. */
+	cr_assert_neq(mmap(mem + 300 * PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file, 0),
+		      MAP_FAILED);
+	cr_expect(!godwit_absent_may_be(mem, BYTES));
+	cr_expect(!godwit_absent_may_be(mem, 300 * PAGE + 1));
+	cr_expect(godwit_absent_may_be(mem, 300 * PAGE));
+	cr_expect(godwit_absent_may_be(mem + 301 * PAGE, BYTES - 301 * PAGE));
+	/* And a hole. */
+	munmap(mem + 300 * PAGE, PAGE);
+	cr_expect(!godwit_absent_may_be(mem, BYTES));
+	cr_expect(!godwit_absent_may_be(mem + 300 * PAGE, PAGE));
+}
+
+/* ---- a destination that gets zeros ---- */
+
+struct bench {
+	struct pair pair;		/* its receiving side alone */
+	struct godwit_source *source;
+	uint8_t *zeros;
+};
+
+static void bench_open(struct bench *b, uint8_t *mem, uint32_t populate)
+{
+	struct godwit_source_options from = GODWIT_SOURCE_OPTIONS_INIT;
+	struct godwit_destination_options to = GODWIT_DESTINATION_OPTIONS_INIT;
+	struct godwit_error error = { "" };
+
+	*b = (struct bench){ .zeros = map(MAP_PRIVATE) };
+	from.params.workers = to.workers = 2;
+	to.populate = populate;
+	cr_assert_eq(godwit_source_create(&from, &b->source, &error), 0, "%s", error.text);
+	cr_assert_eq(godwit_source_add_block(b->source, BLOCK, "ram", b->zeros, BYTES, &error), 0, "%s", error.text);
+	cr_assert_eq(godwit_destination_create(&to, &b->pair.destination, &error), 0, "%s", error.text);
+	cr_assert_eq(godwit_destination_add_block(b->pair.destination, BLOCK, "ram", mem, BYTES, &error), 0, "%s",
+		     error.text);
+}
+
+static void bench_close(struct bench *b)
+{
+	godwit_source_destroy(b->source);
+	godwit_destination_destroy(b->pair.destination);
+}
+
+static void write_all(struct bench *b)
+{
+	struct godwit_error error = { "" };
+	struct iovec iov[8];
+	int n;
+
+	while ((n = godwit_source_collect(b->source, 1, iov, 8))) {
+		for (int i = 0; i < n; i++)
+			cr_assert_eq(pair_receive(&b->pair, iov[i].iov_base, iov[i].iov_len, &error), 0, "%s",
+				     error.text);
+		godwit_source_release(b->source);
+	}
+}
+
+/* Every step-th page goes as a page of zeros. */
+static void send_zeros(struct bench *b, unsigned step)
+{
+	struct godwit_error error = { "" };
+	int got;
+
+	for (unsigned page = 0; page < PAGES; page += step) {
+		while ((got = godwit_source_queue(b->source, BLOCK, page, b->zeros + page * PAGE, &error)) ==
+		       GODWIT_QUEUE_COLLECT)
+			write_all(b);
+		cr_assert_eq(got, GODWIT_QUEUE_OK, "%s", error.text);
+	}
+	while ((got = godwit_source_drain(b->source, &error)) == GODWIT_QUEUE_COLLECT)
+		write_all(b);
+	cr_assert_eq(got, GODWIT_QUEUE_OK, "%s", error.text);
+	write_all(b);
+	cr_assert_eq(godwit_destination_drain(b->pair.destination, &error), 0, "%s", error.text);
+}
+
+static void check_zeros(const uint8_t *mem, unsigned step, const char *what)
+{
+	for (unsigned page = 0; page < PAGES; page += step) {
+		for (unsigned i = 0; i < PAGE; i++)
+			cr_assert_eq(mem[page * PAGE + i], 0, "%s: page %u, byte %u", what, page, i);
+	}
+}
+
+Test(absent, memory_stays_so_when_zeros_come_for_it)
+{
+	uint8_t *mem = map(MAP_PRIVATE);
+	struct bench b;
+
+	bench_open(&b, mem, 0);
+	mem[9 * PAGE] = mem[130 * PAGE + 5] = 1;
+	send_zeros(&b, 1);
+	cr_expect_eq(count_resident(mem), 2, "%u pages", count_resident(mem));
+	check_zeros(mem, 1, "private");
+	bench_close(&b);
+}
+
+Test(absent, memory_is_given_where_each_page_must_be_there)
+{
+	uint8_t *mem = map(MAP_PRIVATE);
+	struct bench b;
+
+	bench_open(&b, mem, 1);
+	send_zeros(&b, 2);
+	cr_expect_eq(count_resident(mem), PAGES / 2, "%u pages", count_resident(mem));
+	bench_close(&b);
+}
+
+/* Pages come another way as well, between two drains, and nobody tells the destination. */
+Test(absent, no_page_is_that_somebody_else_wrote)
+{
+	uint8_t *mem = map(MAP_PRIVATE);
+	uint64_t seed = 11;
+	struct bench b;
+
+	bench_open(&b, mem, 0);
+	for (unsigned round = 0; round < 30; round++) {
+		unsigned step = 1 + (unsigned)rand_below(&seed, 80);
+
+		for (unsigned i = 0; i < 60; i++)
+			fill_random(mem + rand_below(&seed, PAGES) * PAGE, &seed);
+		send_zeros(&b, step);
+		check_zeros(mem, step, "round");
+		if (round % 7 == 6)
+			madvise(mem, BYTES, MADV_DONTNEED);
+	}
+	bench_close(&b);
+}
+
+/* Not in our page tables, and not zeros. */
+Test(absent, no_page_is_of_memory_with_something_behind_it)
+{
+	static const struct {
+		const char *what;
+		int flags;
+		unsigned from;		/* page; before it the memory is anonymous */
+	} cases[] = {
+		{ "a private file", MAP_PRIVATE, 0 },
+		{ "a shared file", MAP_SHARED, 0 },
+		{ "half a file", MAP_PRIVATE, PAGES / 2 },
+	};
+
+	for (unsigned c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		size_t from = cases[c].from * (size_t)PAGE;
+		uint8_t *mem = map(MAP_PRIVATE);
+		struct bench b;
+
+		cr_assert_neq(mmap(mem + from, BYTES - from, PROT_READ | PROT_WRITE, cases[c].flags | MAP_FIXED,
+				   new_file(), 0), MAP_FAILED);
+		bench_open(&b, mem, 0);
+		send_zeros(&b, 3);
+		check_zeros(mem, 3, cases[c].what);
+		bench_close(&b);
+	}
+}
