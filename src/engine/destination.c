@@ -399,19 +399,19 @@ static int create_buffers(struct godwit_destination *d)
 {
 	unsigned order;
 	struct godwit_mpmc_cell *cells;
+	uint8_t *mem;
 
 	d->nr_buffers = d->nr_workers * BUFFERS_PER_WORKER + 1;
 	order = order_log2(d->nr_buffers);
 	cells = godwit_arena_alloc_zero(d->arena, sizeof(*cells) << order);
 	d->buffers = godwit_arena_alloc_zero(d->arena, d->nr_buffers * sizeof(*d->buffers));
 	d->free = godwit_arena_alloc_zero(d->arena, d->nr_buffers * sizeof(*d->free));
-	if (!cells || !d->buffers || !d->free)
+	mem = godwit_arena_alloc_huge(d->arena, d->nr_buffers * (size_t)GODWIT_FRAME_MAX_BYTES);
+	if (!cells || !d->buffers || !d->free || !mem)
 		return -ENOMEM;
 	godwit_mpmc_init(&d->done, cells, order);
 	for (uint32_t i = 0; i < d->nr_buffers; i++) {
-		d->buffers[i].frame = godwit_arena_alloc(d->arena, GODWIT_FRAME_MAX_BYTES);
-		if (!d->buffers[i].frame)
-			return -ENOMEM;
+		d->buffers[i].frame = mem + i * (size_t)GODWIT_FRAME_MAX_BYTES;
 		d->free[d->nr_free++] = &d->buffers[i];
 	}
 	return 0;

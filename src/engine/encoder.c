@@ -16,8 +16,10 @@
 #include "xbzrle/xbzrle.h"
 
 /* The last page may be put down as a delta first, which may be longer than a page. */
-#define BUFFER_BYTES (ROOM_BYTES + GODWIT_PLAIN_MAX_BYTES + GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK)
-_Static_assert(BUFFER_BYTES >= GODWIT_FRAME_MAX_BYTES, "as encoder.h promises");
+_Static_assert(ROOM_BYTES + GODWIT_PLAIN_MAX_BYTES + GODWIT_DELTA_MAX_BYTES + GODWIT_DELTA_SLACK <=
+		       GODWIT_FRAME_BUFFER_BYTES,
+	       "a buffer is large enough");
+_Static_assert(GODWIT_FRAME_MAX_BYTES <= GODWIT_FRAME_BUFFER_BYTES, "and for any frame");
 
 /* ---- a batch ---- */
 
@@ -80,10 +82,9 @@ struct godwit_rung godwit_encoder_last_rung(const struct godwit_encoder *e)
 
 /* ---- birth and end ---- */
 
-int godwit_frame_buffer_alloc(struct godwit_arena *arena, struct godwit_frame_buffer *buffer)
+uint8_t *godwit_frame_buffers_alloc(struct godwit_arena *arena, unsigned buffers)
 {
-	buffer->mem = godwit_arena_alloc(arena, BUFFER_BYTES);
-	return buffer->mem ? 0 : -ENOMEM;
+	return godwit_arena_alloc_huge(arena, buffers * (size_t)GODWIT_FRAME_BUFFER_BYTES);
 }
 
 int godwit_encoder_create_in(struct godwit_arena *arena, struct godwit_base *base,
@@ -100,7 +101,7 @@ int godwit_encoder_create_in(struct godwit_arena *arena, struct godwit_base *bas
 	e->rung = (struct godwit_rung){ GODWIT_CODEC_ZSTD, 1 };
 	e->created_at_ns = godwit_now_ns();
 	godwit_ladder_init(&e->ladder);
-	e->payload = godwit_arena_alloc(arena, BUFFER_BYTES);
+	e->payload = godwit_arena_alloc(arena, GODWIT_FRAME_BUFFER_BYTES);
 	if (!e->payload)
 		goto free_encoder;
 	err = godwit_codec_ctx_create(&alloc, &e->codec);
@@ -118,8 +119,7 @@ free_encoder:
 
 void godwit_encoder_destroy_in(struct godwit_encoder *e)
 {
-	godwit_codec_ctx_destroy(e->codec);
-	godwit_arena_free(e->arena, e->payload);
+	godwit_codec_ctx_destroy(e->codec);	/* the payload may be any buffer of the arena by now */
 	godwit_arena_free(e->arena, e);
 }
 
@@ -137,8 +137,9 @@ int godwit_encoder_create(struct godwit_base *base, struct godwit_encoder **enco
 	err = godwit_encoder_create_in(arena, base, &e);
 	if (err)
 		goto destroy_arena;
-	err = godwit_frame_buffer_alloc(arena, &e->own);
-	if (err)
+	err = -ENOMEM;
+	e->own.mem = godwit_arena_alloc(arena, GODWIT_FRAME_BUFFER_BYTES);
+	if (!e->own.mem)
 		goto destroy_encoder;
 	*encoder_ret = e;
 	return 0;

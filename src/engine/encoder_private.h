@@ -31,7 +31,7 @@ struct godwit_encoder {
 	struct godwit_rung rung;	/* unless is_auto */
 	bool is_auto;
 	uint64_t price_ps;
-	uint8_t *payload;		/* BUFFER_BYTES; may swap with a caller's buffer */
+	uint8_t *payload;		/* a buffer; may swap with a caller's */
 	struct godwit_frame_buffer own;	/* for godwit_encode(); mem NULL in a worker */
 	_Atomic uint16_t last_rung;	/* codec and level, for statistics */
 

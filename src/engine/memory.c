@@ -74,9 +74,8 @@ void godwit_arena_destroy(struct godwit_arena *arena)
 	godwit_je_mallctl(name, NULL, NULL, NULL, 0);
 }
 
-static void *alloc(struct godwit_arena *arena, size_t bytes, int flags)
+static void *alloc(struct godwit_arena *arena, size_t bytes, int flags, bool is_huge)
 {
-	bool is_huge = bytes >= HUGE_FROM_BYTES;
 	void *mem = godwit_je_mallocx(bytes ? bytes : 1,
 				      flags_of(arena) | flags | (is_huge ? ALIGNED_HUGE : ALIGNED_128));
 
@@ -88,12 +87,17 @@ static void *alloc(struct godwit_arena *arena, size_t bytes, int flags)
 
 void *godwit_arena_alloc(struct godwit_arena *arena, size_t bytes)
 {
-	return alloc(arena, bytes, 0);
+	return alloc(arena, bytes, 0, bytes >= HUGE_FROM_BYTES);
 }
 
 void *godwit_arena_alloc_zero(struct godwit_arena *arena, size_t bytes)
 {
-	return alloc(arena, bytes, ZEROED);
+	return alloc(arena, bytes, ZEROED, bytes >= HUGE_FROM_BYTES);
+}
+
+void *godwit_arena_alloc_huge(struct godwit_arena *arena, size_t bytes)
+{
+	return alloc(arena, (bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1), 0, true);
 }
 
 void godwit_arena_free(struct godwit_arena *arena, void *mem)

@@ -26,11 +26,13 @@ void godwit_arena_destroy(struct godwit_arena *arena);
 
 /*
  * Aligned to 128 bytes, the pair of lines that threads keep apart; NULL when there is none. 0 bytes are
- * as good as 1. _zero touches no fresh page.
+ * as good as 1. _zero touches no fresh page. _huge is for what is soon used, all of it: it lies in huge
+ * pages, where a page fault for each 4 KiB is 12 us in a virtual machine of a virtual machine.
  * free(NULL) does nothing; what is freed goes back to the system at once.
  */
 void *godwit_arena_alloc(struct godwit_arena *arena, size_t bytes);
 void *godwit_arena_alloc_zero(struct godwit_arena *arena, size_t bytes);
+void *godwit_arena_alloc_huge(struct godwit_arena *arena, size_t bytes);
 void godwit_arena_free(struct godwit_arena *arena, void *mem);
 
 /* What may still be taken: the least of what the host, the cgroups and the process's limits leave. */

@@ -76,6 +76,11 @@ void *godwit_arena_alloc_zero(struct godwit_arena *arena, size_t bytes)
 	return mem;
 }
 
+void *godwit_arena_alloc_huge(struct godwit_arena *arena, size_t bytes)
+{
+	return godwit_arena_alloc(arena, bytes);
+}
+
 void godwit_arena_free(struct godwit_arena *arena, void *mem)
 {
 	struct list *list = arena->list;

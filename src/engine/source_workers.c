@@ -43,14 +43,20 @@ static uint32_t encode_job(void *user, void *item)
 
 static int add_jobs(struct godwit_source *s, unsigned want)
 {
-	while (s->nr_jobs < want) {
-		struct godwit_job *job = godwit_arena_alloc_zero(&s->arena, sizeof(*job));
-		int err = job ? godwit_frame_buffer_alloc(&s->arena, &job->frame) : -ENOMEM;
+	uint8_t *mem;
 
-		if (err)
-			return err;
+	if (want <= s->nr_jobs)
+		return 0;
+	mem = godwit_frame_buffers_alloc(&s->arena, want - s->nr_jobs);
+	if (!mem)
+		return -ENOMEM;
+	for (; s->nr_jobs < want; s->nr_jobs++, mem += GODWIT_FRAME_BUFFER_BYTES) {
+		struct godwit_job *job = godwit_arena_alloc_zero(&s->arena, sizeof(*job));
+
+		if (!job)
+			return -ENOMEM;
+		job->frame.mem = mem;
 		godwit_source_give_back(s, job);
-		s->nr_jobs++;
 	}
 	return 0;
 }

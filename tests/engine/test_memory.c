@@ -114,6 +114,27 @@ Test(arena, a_freed_table_goes_back_while_the_arena_lives)
 	godwit_arena_destroy(&arena);
 }
 
+/* However little it is, so that the first touch of it is one page fault. */
+Test(arena, huge_memory_begins_and_ends_with_a_huge_page)
+{
+	const size_t huge = (size_t)1 << GODWIT_HUGE_SHIFT;
+	static const size_t sizes[] = { 1, 264u << 10, (2u << 20) - 1, 2u << 20, (2u << 20) + 1, 5u << 20 };
+	struct godwit_arena arena;
+
+	cr_assert_eq(godwit_arena_create(&arena), 0);
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint8_t *mem = godwit_arena_alloc_huge(&arena, sizes[i]);
+		uint8_t *next = godwit_arena_alloc_huge(&arena, 1);
+
+		cr_assert(mem && next);
+		cr_expect_eq((uintptr_t)mem % huge, 0);
+		memset(mem, 1, sizes[i]);
+		cr_expect(next < mem || next >= mem + sizes[i]);
+		cr_expect_eq((uintptr_t)next % huge, 0);
+	}
+	godwit_arena_destroy(&arena);
+}
+
 Test(arena, a_zeroed_table_costs_nothing_until_it_is_used)
 {
 	struct godwit_arena arena;
