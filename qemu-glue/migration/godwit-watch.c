@@ -7,7 +7,7 @@
  * nothing would pay that for all of its RAM.  The dirty log tells of pages
  * that were sent, and at the end of a round: too late.
  *
- * So some hundred pages, spread over RAM, are copied when the first round
+ * So some hundred pages, spread over RAM, are summed when the first round
  * begins, and looked at again while they wait to be sent.  The guest is quiet
  * as long as next to none of them has changed.
  *
@@ -19,6 +19,7 @@
 #include "exec/ramlist.h"
 #include "migration/misc.h"
 #include "qemu/bitops.h"
+#include "qemu/bswap.h"
 #include "qemu/rcu_queue.h"
 #include "qemu/timer.h"
 #include "godwit-int.h"
@@ -46,13 +47,21 @@ struct GodwitWatch {
     struct {
         RAMBlock *rb;               /* NULL: sent, or it has changed */
         unsigned long page;
-        uint8_t copy[GODWIT_PAGE_BYTES];
+        uint64_t sum;
     } watched[GODWIT_WATCHED];
 };
 
-static const void *godwit_host(RAMBlock *rb, unsigned long page)
+/* Pages with other content have, as good as always, another sum. */
+static uint64_t godwit_sum(RAMBlock *rb, unsigned long page)
 {
-    return rb->host + (ram_addr_t)page * GODWIT_PAGE_BYTES;
+    const uint8_t *host = rb->host + (ram_addr_t)page * GODWIT_PAGE_BYTES;
+    uint64_t sum = 0;
+
+    for (unsigned at = 0; at < GODWIT_PAGE_BYTES; at += sizeof(sum)) {
+        sum = (sum ^ ldq_he_p(host + at)) * 0x9e3779b97f4a7c15ull;
+        sum ^= sum >> 32;
+    }
+    return sum;
 }
 
 /* Page number at of all RAM; NULL: it is past the end. */
@@ -89,8 +98,7 @@ GodwitWatch *godwit_watch_new(void)
         if (rb && test_bit(page, rb->bmap)) {
             watch->watched[i].rb = rb;
             watch->watched[i].page = page;
-            memcpy(watch->watched[i].copy, godwit_host(rb, page),
-                   GODWIT_PAGE_BYTES);
+            watch->watched[i].sum = godwit_sum(rb, page);
         }
     }
     return watch;
@@ -112,8 +120,7 @@ static void godwit_watch_look(GodwitWatch *watch, int64_t ms)
         }
         if (!test_bit(page, rb->bmap)) {
             watch->watched[i].rb = NULL;
-        } else if (memcmp(watch->watched[i].copy, godwit_host(rb, page),
-                          GODWIT_PAGE_BYTES)) {
+        } else if (godwit_sum(rb, page) != watch->watched[i].sum) {
             watch->watched[i].rb = NULL;
             watch->nr_changed++;
         } else {
