@@ -38,6 +38,7 @@ static inline void godwit_absent_init(struct godwit_absent *absent, int pagemap)
 {
 	absent->pagemap = pagemap;
 	absent->nr_pages = 0;
+	absent->first = 0;
 }
 
 /*
