@@ -5,13 +5,11 @@
 #include <unistd.h>
 
 #include "engine/absent.h"
+#include "engine/lines.h"
 
 /* In an entry of pagemap. */
 #define PRESENT ((uint64_t)1 << 63)
 #define SWAPPED ((uint64_t)1 << 62)	/* and what else is kept in place of a page, as markers of userfaultfd */
-
-/* Of a line in maps, all that is looked at: two addresses, rights, offset, device, inode. */
-#define LINE_BYTES 128u
 
 int godwit_absent_open(void)
 {
@@ -69,7 +67,7 @@ static uintptr_t take_hex(const char **at)
 	}
 }
 
-/* The part of mem that is known to be private and anonymous ends at *at; false: there is no more of it. */
+/* A line has two addresses, rights, offset, device, inode, path. The part of mem that is known to be private and anonymous ends at *at; false: there is no more of it. */
 static bool follow(const char *line, uintptr_t *at)
 {
 	uintptr_t first = take_hex(&line), end;
@@ -91,28 +89,14 @@ static bool follow(const char *line, uintptr_t *at)
 
 bool godwit_absent_may_be(const void *mem, size_t bytes)
 {
-	int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	uintptr_t at = (uintptr_t)mem, end = at + bytes;
-	char chunk[4096], line[LINE_BYTES];
-	size_t length = 0;
-	bool goes_on = maps >= 0 && sysconf(_SC_PAGESIZE) == GODWIT_PAGE_BYTES;
+	struct godwit_lines maps;
+	const char *line;
 
-	while (goes_on && at < end) {
-		ssize_t got = read(maps, chunk, sizeof(chunk));
-
-		goes_on = got > 0;
-		for (ssize_t i = 0; goes_on && i < got && at < end; i++) {
-			if (chunk[i] != '\n') {
-				if (length < sizeof(line) - 1)
-					line[length++] = chunk[i];
-				continue;
-			}
-			line[length] = 0;
-			length = 0;
-			goes_on = follow(line, &at);
-		}
-	}
-	if (maps >= 0)
-		close(maps);
+	if (sysconf(_SC_PAGESIZE) != GODWIT_PAGE_BYTES || !godwit_lines_open(&maps, "/proc/self/maps"))
+		return false;
+	while (at < end && (line = godwit_lines_next(&maps)) && follow(line, &at))
+		;
+	godwit_lines_close(&maps);
 	return at >= end;
 }

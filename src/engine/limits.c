@@ -13,7 +13,6 @@
  * that locked most of what it has did that; a few locked pages with keys in them did not.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,68 +20,13 @@
 #include <unistd.h>
 
 #include "engine/limits.h"
+#include "engine/lines.h"
 #include "engine/memory.h"
 
 #define PATH_BYTES 1024
 #define CAP_IPC_LOCK_BIT 14
 
-/* ---- files, line by line, through a small buffer ---- */
-
-struct lines {
-	int fd;
-	size_t at, end;
-	char buffer[1024];
-};
-
-static bool lines_open(struct lines *lines, const char *path)
-{
-	lines->at = lines->end = 0;
-	lines->fd = open(path, O_RDONLY | O_CLOEXEC);
-	return lines->fd >= 0;
-}
-
-/* The next line without its end; the rest of one that is too long is skipped. NULL after the last. */
-static char *lines_next(struct lines *lines)
-{
-	bool is_skipping = false;
-
-	for (;;) {
-		char *line = lines->buffer + lines->at;
-		size_t left = lines->end - lines->at;
-		char *eol = memchr(line, '\n', left);
-		ssize_t got;
-
-		if (eol) {
-			*eol = 0;
-			lines->at += (size_t)(eol - line) + 1;
-			if (!is_skipping)
-				return line;
-			is_skipping = false;
-			continue;
-		}
-		if (left == sizeof(lines->buffer) - 1) {
-			is_skipping = true;
-			left = 0;
-		}
-		memmove(lines->buffer, line, left);
-		lines->at = 0;
-		lines->end = left;
-		do {
-			got = read(lines->fd, lines->buffer + left, sizeof(lines->buffer) - 1 - left);
-		} while (got < 0 && errno == EINTR);
-		if (got <= 0) {
-			lines->end = 0;
-			lines->buffer[left] = 0;
-			return left && !is_skipping ? lines->buffer : NULL;
-		}
-		lines->end += (size_t)got;
-	}
-}
-
-static void lines_close(struct lines *lines)
-{
-	close(lines->fd);
-}
+/* ---- numbers in files ---- */
 
 /* A decimal number after blanks. "max", "unlimited", "-1" and what is no number leave *value_ret. */
 static bool parse(const char *text, uint64_t *value_ret)
@@ -104,17 +48,17 @@ static bool parse(const char *text, uint64_t *value_ret)
 /* The number in the line that starts with key. */
 static bool read_keyed(const char *path, const char *key, uint64_t *value_ret)
 {
-	struct lines lines;
+	struct godwit_lines lines;
 	bool is_found = false;
 	char *line;
 
-	if (!lines_open(&lines, path))
+	if (!godwit_lines_open(&lines, path))
 		return false;
-	while (!is_found && (line = lines_next(&lines))) {
+	while (!is_found && (line = godwit_lines_next(&lines))) {
 		if (!strncmp(line, key, strlen(key)))
 			is_found = parse(line + strlen(key), value_ret);
 	}
-	lines_close(&lines);
+	godwit_lines_close(&lines);
 	return is_found;
 }
 
@@ -194,13 +138,13 @@ static uint64_t least_of_cgroups(const char *root, const char *controller,
 {
 	char path[PATH_BYTES];
 	uint64_t least = UINT64_MAX;
-	struct lines lines;
+	struct godwit_lines lines;
 	char *line;
 
 	snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
-	if (!lines_open(&lines, path))
+	if (!godwit_lines_open(&lines, path))
 		return least;
-	while ((line = lines_next(&lines))) {
+	while ((line = godwit_lines_next(&lines))) {
 		struct cgroup cgroup;
 
 		if (!cgroup_of_line(root, line, controller, &cgroup))
@@ -212,7 +156,7 @@ static uint64_t least_of_cgroups(const char *root, const char *controller,
 				least = answer;
 		} while (cgroup_up(&cgroup));
 	}
-	lines_close(&lines);
+	godwit_lines_close(&lines);
 	return least;
 }
 
@@ -248,17 +192,17 @@ static uint64_t cgroup_memory_left(const struct cgroup *cgroup)
 
 static bool may_lock_without_limit(const char *status)
 {
-	struct lines lines;
+	struct godwit_lines lines;
 	bool may = false;
 	char *line;
 
-	if (!lines_open(&lines, status))
+	if (!godwit_lines_open(&lines, status))
 		return false;
-	while ((line = lines_next(&lines))) {
+	while ((line = godwit_lines_next(&lines))) {
 		if (!strncmp(line, "CapEff:", 7))
 			may = strtoull(line + 7, NULL, 16) >> CAP_IPC_LOCK_BIT & 1;
 	}
-	lines_close(&lines);
+	godwit_lines_close(&lines);
 	return may;
 }
 
@@ -307,18 +251,18 @@ static uint64_t cgroup_processors(const struct cgroup *cgroup)
 {
 	char path[PATH_BYTES];
 	uint64_t quota_us, period_us = 0;
-	struct lines lines;
+	struct godwit_lines lines;
 	char *line, *blank;
 	bool is_known = false;
 
 	if (cgroup->is_v2) {
 		/* "max 100000" or "150000 100000" */
-		if (!lines_open(&lines, cgroup_file(cgroup, "cpu.max", path)))
+		if (!godwit_lines_open(&lines, cgroup_file(cgroup, "cpu.max", path)))
 			return UINT64_MAX;
-		line = lines_next(&lines);
+		line = godwit_lines_next(&lines);
 		blank = line ? strchr(line, ' ') : NULL;
 		is_known = blank && parse(line, &quota_us) && parse(blank, &period_us);
-		lines_close(&lines);
+		godwit_lines_close(&lines);
 	} else {
 		is_known = read_number(cgroup_file(cgroup, "cpu.cfs_quota_us", path), &quota_us) &&
 			   read_number(cgroup_file(cgroup, "cpu.cfs_period_us", path), &period_us);
