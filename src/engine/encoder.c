@@ -82,11 +82,6 @@ struct godwit_rung godwit_encoder_last_rung(const struct godwit_encoder *e)
 
 /* ---- birth and end ---- */
 
-uint8_t *godwit_frame_buffers_alloc(struct godwit_arena *arena, unsigned buffers)
-{
-	return godwit_arena_alloc_huge(arena, buffers * (size_t)GODWIT_FRAME_BUFFER_BYTES);
-}
-
 int godwit_encoder_create_in(struct godwit_arena *arena, struct godwit_base *base,
 			     struct godwit_encoder **encoder_ret)
 {

@@ -15,8 +15,9 @@
  * for auto, the counters.
  */
 
-/* Memory that a frame is built in, and the frame in it once encoded. The encoder may swap mem for another of
- * the same size, so that none of them is given back before the arena is. */
+/* Memory that a frame is built in, and the frame in it once encoded. mem has this many bytes; the encoder may
+ * swap it for another of the arena, so that none of them is given back before the arena is. */
+#define GODWIT_FRAME_BUFFER_BYTES (264u << 10)
 struct godwit_frame_buffer {
 	uint8_t *mem;
 	uint8_t *frame;			/* within mem */
@@ -24,9 +25,6 @@ struct godwit_frame_buffer {
 	size_t plain_bytes;		/* payload, before codecs */
 	uint64_t checksum;		/* as in its head */
 };
-/* So many buffers, one behind the other, GODWIT_FRAME_BUFFER_BYTES each; NULL: no memory. */
-#define GODWIT_FRAME_BUFFER_BYTES (264u << 10)
-uint8_t *godwit_frame_buffers_alloc(struct godwit_arena *arena, unsigned buffers);
 
 int godwit_encoder_create_in(struct godwit_arena *arena, struct godwit_base *base,
 			     struct godwit_encoder **encoder_ret);

@@ -47,7 +47,7 @@ static int add_jobs(struct godwit_source *s, unsigned want)
 
 	if (want <= s->nr_jobs)
 		return 0;
-	mem = godwit_frame_buffers_alloc(&s->arena, want - s->nr_jobs);
+	mem = godwit_arena_alloc_huge(&s->arena, (want - s->nr_jobs) * (size_t)GODWIT_FRAME_BUFFER_BYTES);
 	if (!mem)
 		return -ENOMEM;
 	for (; s->nr_jobs < want; s->nr_jobs++, mem += GODWIT_FRAME_BUFFER_BYTES) {
