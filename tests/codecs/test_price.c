@@ -27,6 +27,15 @@ static uint64_t step(struct godwit_price *price, struct godwit_price_input input
 	return last;
 }
 
+/* One step, the i-th, which must not lower it from what it was. */
+static uint64_t step_up(struct godwit_price *price, struct godwit_price_input input, uint64_t last, unsigned i)
+{
+	uint64_t now = step(price, input, 1);
+
+	cr_assert_geq(now, last, "step %u", i);
+	return now;
+}
+
 Test(price, a_starved_link_lowers_it_to_a_bound)
 {
 	struct godwit_price price;
@@ -225,12 +234,8 @@ Test(price, what_buffers_swallow_is_not_what_a_climb_is_compared_with)
 	last = step(&price, flow(3600000, 0), 8);
 	cr_assert_lt(last, start / 8);
 	step(&price, swallowed, 3);
-	for (unsigned i = 0; i < 80; i++) {
-		uint64_t now = step(&price, flow(0, 4000000), 1);
-
-		cr_assert_geq(now, last, "step %u", i);
-		last = now;
-	}
+	for (unsigned i = 0; i < 80; i++)
+		last = step_up(&price, flow(0, 4000000), last, i);
 	cr_expect_geq(last, start);
 }
 
@@ -244,12 +249,8 @@ Test(price, a_burst_that_idle_workers_meet_is_no_want_of_processors)
 	burst.worker_cpu_ns /= 5;
 	godwit_price_init(&price);
 	last = step(&price, flow(0, 4000000), 10);
-	for (unsigned i = 0; i < 80; i++) {
-		uint64_t now = step(&price, i % 20 ? flow(0, 4000000) : burst, 1);
-
-		cr_assert_geq(now, last, "step %u", i);
-		last = now;
-	}
+	for (unsigned i = 0; i < 80; i++)
+		last = step_up(&price, i % 20 ? flow(0, 4000000) : burst, last, i);
 }
 
 /* Workers were short of processors while the link starved. Now they are idle: nothing is short that they would need. */
@@ -262,12 +263,8 @@ Test(price, want_of_processors_that_is_over_is_not_acted_upon)
 	hungry.worker_cpu_ns /= 2;
 	godwit_price_init(&price);
 	last = step(&price, hungry, 8);
-	for (unsigned i = 0; i < 80; i++) {
-		uint64_t now = step(&price, flow(0, 4000000), 1);
-
-		cr_assert_geq(now, last, "step %u", i);
-		last = now;
-	}
+	for (unsigned i = 0; i < 80; i++)
+		last = step_up(&price, flow(0, 4000000), last, i);
 }
 
 /* 1 Gbit/s, which nothing but a link is; with a processor for a part of the time. */
@@ -285,10 +282,7 @@ Test(price, want_of_processors_does_not_keep_it_below_what_a_slow_link_takes)
 	last = step(&price, starved, 20);
 	cr_assert_lt(last, link_ps / 4);
 	for (unsigned i = 0; last < link_ps; i++) {
-		uint64_t now = step(&price, slow, 1);
-
-		cr_assert_geq(now, last, "step %u", i);
+		last = step_up(&price, slow, last, i);
 		cr_assert_lt(i, 80);
-		last = now;
 	}
 }
