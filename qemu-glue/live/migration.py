@@ -78,8 +78,7 @@ class Wire:
     """A loopback of its own that carries so many bytes a second between the QEMUs that are started in it.
 
     max-bandwidth alone is no link: under 12.5 MB/s two channels of multifd sent 26. Congestion control is Debian's
-    and not what this machine happens to have: with "bbr", which paces by a timer for each 64 KiB, one connection of
-    a loopback carries two thirds of what it does with "cubic".
+    and not what this machine happens to have: "bbr" paces by a timer for each 64 KiB.
     """
 
     def __init__(self, bytes_per_s, congestion="cubic"):
