@@ -11,10 +11,12 @@
  * begins, and looked at again while they wait to be sent.  The guest is quiet
  * as long as next to none of them has changed.
  *
- * Only pages that are dirty are read, as the saver is going to read them.
+ * Only pages that are dirty are read, as the saver is going to read them, and
+ * no page that has no memory yet: it would get some.
  */
 
 #include "qemu/osdep.h"
+#include <sys/mman.h>
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "migration/misc.h"
@@ -51,12 +53,27 @@ struct GodwitWatch {
     } watched[GODWIT_WATCHED];
 };
 
-/* Pages with other content have, as good as always, another sum. */
+static bool godwit_is_resident(uint8_t *host)
+{
+    unsigned char vec;
+
+    host = QEMU_ALIGN_PTR_DOWN(host, qemu_real_host_page_size());
+    return mincore(host, 1, &vec) || (vec & 1);
+}
+
+/*
+ * Pages with other content have, as good as always, another sum.  One that is
+ * not there is taken for zeros; if it was in a file or in swap it may seem to
+ * have changed, which is to err to the safe side.
+ */
 static uint64_t godwit_sum(RAMBlock *rb, unsigned long page)
 {
-    const uint8_t *host = rb->host + (ram_addr_t)page * GODWIT_PAGE_BYTES;
+    uint8_t *host = rb->host + (ram_addr_t)page * GODWIT_PAGE_BYTES;
     uint64_t sum = 0;
 
+    if (!godwit_is_resident(host)) {
+        return sum;
+    }
     for (unsigned at = 0; at < GODWIT_PAGE_BYTES; at += sizeof(sum)) {
         sum = (sum ^ ldq_he_p(host + at)) * 0x9e3779b97f4a7c15ull;
         sum ^= sum >> 32;

@@ -7,39 +7,30 @@
 #include "engine/absent.h"
 #include "engine/lines.h"
 
-/* In an entry of pagemap. */
-#define PRESENT ((uint64_t)1 << 63)
-#define SWAPPED ((uint64_t)1 << 62)	/* and what else is kept in place of a page, as markers of userfaultfd */
-
 int godwit_absent_open(void)
 {
 	return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 }
 
-static bool ask(struct godwit_absent *absent, uintptr_t page)
+void godwit_absent_close(int pagemap)
 {
-	ssize_t got = pread(absent->pagemap, absent->entry, sizeof(absent->entry),
-			    (off_t)(page * sizeof(absent->entry[0])));
-
-	if (got < (ssize_t)sizeof(absent->entry[0]))
-		return false;
-	absent->first = page;
-	absent->nr_pages = (unsigned)((size_t)got / sizeof(absent->entry[0]));
-	return true;
+	if (pagemap >= 0)
+		close(pagemap);
 }
 
-bool godwit_absent_is(struct godwit_absent *absent, const void *page)
+bool godwit_absent_ask(struct godwit_absent *absent, uintptr_t number)
 {
-	uintptr_t number = (uintptr_t)page / GODWIT_PAGE_BYTES;
+	uintptr_t first = number & ~(uintptr_t)(GODWIT_HUGE_BYTES / GODWIT_PAGE_BYTES - 1);
+	ssize_t got = pread(absent->pagemap, absent->entry, sizeof(absent->entry),
+			    (off_t)(first * sizeof(absent->entry[0])));
 
-	/* A page of the guest's that does not begin where one of ours does lies in two. */
-	if (absent->pagemap < 0 || (uintptr_t)page % GODWIT_PAGE_BYTES)
-		return false;
-	if ((number < absent->first || number - absent->first >= absent->nr_pages) && !ask(absent, number)) {
-		absent->pagemap = -1;
-		return false;
-	}
-	return !(absent->entry[number - absent->first] & (PRESENT | SWAPPED));
+	absent->is_new = true;
+	absent->first = first;
+	absent->nr_pages = got > 0 ? (unsigned)((size_t)got / sizeof(absent->entry[0])) : 0;
+	if (number - first < absent->nr_pages)
+		return !(absent->entry[number - first] & GODWIT_ABSENT_NOT);
+	absent->pagemap = -1;
+	return false;
 }
 
 /* ---- which memory it holds for ---- */
@@ -93,7 +84,7 @@ bool godwit_absent_may_be(const void *mem, size_t bytes)
 	struct godwit_lines maps;
 	const char *line;
 
-	if (sysconf(_SC_PAGESIZE) != GODWIT_PAGE_BYTES || !godwit_lines_open(&maps, "/proc/self/maps"))
+	if (bytes < GODWIT_HUGE_BYTES || sysconf(_SC_PAGESIZE) != GODWIT_PAGE_BYTES || !godwit_lines_open(&maps, "/proc/self/maps"))
 		return false;
 	while (at < end && (line = godwit_lines_next(&maps)) && follow(line, &at))
 		;

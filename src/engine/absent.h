@@ -8,43 +8,67 @@
 
 #include <godwit/batch.h>
 
+#include "engine/memory.h"
+
 /*
  * absent.h - pages that have no memory yet
  *
  * Private anonymous memory that nobody wrote to has nothing behind it, and reads as zeros. But to read it
  * may give it memory, a cleared huge page where huge pages are on: of a guest of 1 GB that uses the
- * half of it, a destination that looked at each page of zeros had all of it resident. So the system is asked
- * instead, in /proc/self/pagemap (Linux 2.6.25; for everybody since 4.2): a page that is neither present
+ * half of it, a source that read each page and a destination that looked at each page of zeros had all of it
+ * resident. So the system is asked instead, in /proc/self/pagemap (Linux 2.6.25; for everybody since 4.2): a page that is neither present
  * nor in swap is zeros. It is asked each time, for whoever else writes to guest memory need not say so.
  *
  * Of memory with a file behind it, or that is shared, "not present" says nothing.
  */
 
-/* The system's word; -1: there is none to have. To be closed. */
+/* The system's word; -1: there is none to have, and nothing to close. */
 int godwit_absent_open(void);
+void godwit_absent_close(int pagemap);
 
-/* Is all of mem private and anonymous? False also when it cannot be told. */
+/* Is all of mem private and anonymous? False also when it cannot be told, and for less than a huge page, where
+ * nothing would be won by knowing. */
 bool godwit_absent_may_be(const void *mem, size_t bytes);
 
-/* What was asked last: pages beside each other are asked about together. */
+/*
+ * One thread's questions, of zeros before the first. Pages of a huge page are asked about together. That a page
+ * is there is remembered, for to read it is never wrong; that one is absent only until the next begin.
+ */
 struct godwit_absent {
-	int pagemap;			/* -1: nothing is absent */
+	int pagemap;
+	bool is_new;			/* was asked since begin */
 	unsigned nr_pages;
 	uintptr_t first;		/* page number in our address space */
-	uint64_t entry[GODWIT_BATCH_PAGES];
+	uint64_t entry[GODWIT_HUGE_BYTES / GODWIT_PAGE_BYTES];
 };
 
-static inline void godwit_absent_init(struct godwit_absent *absent, int pagemap)
+/* Of a page: there, or in swap, or what else is kept in its place, as markers of userfaultfd. */
+#define GODWIT_ABSENT_NOT ((uint64_t)3 << 62)
+
+/* From here on what is said of a page is of a moment after this call. pagemap -1: no page is absent. */
+static inline void godwit_absent_begin(struct godwit_absent *absent, int pagemap)
 {
 	absent->pagemap = pagemap;
-	absent->nr_pages = 0;
-	absent->first = 0;
+	absent->is_new = false;
 }
+
+bool godwit_absent_ask(struct godwit_absent *absent, uintptr_t number);
 
 /*
  * Has this page no memory, and so reads as zeros? Pages may be asked about in any order, but none that was written
- * since init: that one may still be called absent.
+ * since begin: that one may still be called absent.
  */
-bool godwit_absent_is(struct godwit_absent *absent, const void *page);
+static inline bool godwit_absent_is(struct godwit_absent *absent, const void *page)
+{
+	uintptr_t number = (uintptr_t)page / GODWIT_PAGE_BYTES;
+	uintptr_t at = number - absent->first;
+
+	/* A page of the guest's that does not begin where one of ours does lies in two. */
+	if (absent->pagemap < 0 || (uintptr_t)page % GODWIT_PAGE_BYTES)
+		return false;
+	if (at < absent->nr_pages && absent->entry[at] & GODWIT_ABSENT_NOT)
+		return false;
+	return (at < absent->nr_pages && absent->is_new) || godwit_absent_ask(absent, number);
+}
 
 #endif

@@ -62,6 +62,7 @@ struct godwit_decoder {
 	size_t frame_bytes;
 	struct godwit_head head;
 	const struct godwit_ram_block *block;
+	struct godwit_absent absent;
 	struct page_todo todo[GODWIT_BATCH_PAGES];
 	struct packed_block packed[GODWIT_MAX_PAYLOAD_BLOCKS];
 	uint64_t fold;			/* as the source says */
@@ -381,16 +382,16 @@ static void apply_fill(struct godwit_touch *touch, uint8_t *host, uint64_t word)
 static void apply(struct godwit_decoder *d, uint64_t count[GODWIT_COUNTERS])
 {
 	struct godwit_touch *touch = d->block->touch;
-	struct godwit_absent absent;
+	bool may_be_absent = d->block->may_be_absent;
 
-	godwit_absent_init(&absent, d->block->may_be_absent ? d->ram->pagemap : -1);
+	godwit_absent_begin(&d->absent, d->ram->pagemap);
 	for (unsigned i = 0; i < d->head.nr_pages; i++) {
 		struct page_todo *todo = &d->todo[i];
 		uint8_t *host = host_of(d, todo);
 
 		switch (todo->kind) {
 		case GODWIT_KIND_ZERO:
-			if (!godwit_absent_is(&absent, host))
+			if (!may_be_absent || !godwit_absent_is(&d->absent, host))
 				apply_fill(touch, host, 0);
 			count[GODWIT_COUNT_ZERO]++;
 			break;

@@ -33,8 +33,7 @@ int godwit_je_mallctl(const char *name, void *old, size_t *old_bytes, void *fres
  * of the first touch (codecs.md: 339 -> 167 ns a row) and spare the TLB. Below, the rounding would weigh.
  * They begin at a huge page, so that no row lies in two.
  */
-#define HUGE_BYTES ((size_t)1 << GODWIT_HUGE_SHIFT)
-#define HUGE_FROM_BYTES (8 * HUGE_BYTES)
+#define HUGE_FROM_BYTES (8 * GODWIT_HUGE_BYTES)
 
 static int flags_of(const struct godwit_arena *arena)
 {
@@ -81,7 +80,7 @@ static void *alloc(struct godwit_arena *arena, size_t bytes, int flags, bool is_
 
 	/* Refused where huge pages are off: nothing is lost. */
 	if (mem && is_huge)
-		madvise(mem, bytes & ~(HUGE_BYTES - 1), MADV_HUGEPAGE);
+		madvise(mem, bytes & ~(GODWIT_HUGE_BYTES - 1), MADV_HUGEPAGE);
 	return mem;
 }
 
@@ -97,7 +96,7 @@ void *godwit_arena_alloc_zero(struct godwit_arena *arena, size_t bytes)
 
 void *godwit_arena_alloc_huge(struct godwit_arena *arena, size_t bytes)
 {
-	return alloc(arena, (bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1), 0, true);
+	return alloc(arena, (bytes + GODWIT_HUGE_BYTES - 1) & ~(GODWIT_HUGE_BYTES - 1), 0, true);
 }
 
 void godwit_arena_free(struct godwit_arena *arena, void *mem)

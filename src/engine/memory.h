@@ -18,6 +18,7 @@ struct godwit_arena {
 
 /* log2 of the bytes in a huge page */
 #define GODWIT_HUGE_SHIFT 21
+#define GODWIT_HUGE_BYTES ((size_t)1 << GODWIT_HUGE_SHIFT)
 
 /* 0 or -ENOMEM. */
 int godwit_arena_create(struct godwit_arena *arena_ret);

@@ -2,7 +2,6 @@
 /* ram.c - the table of RAM blocks; see ram.h */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/absent.h"
 #include "engine/error.h"
@@ -44,8 +43,7 @@ void godwit_ram_destroy(struct godwit_ram *ram)
 
 void godwit_ram_populate(struct godwit_ram *ram)
 {
-	if (ram->pagemap >= 0)
-		close(ram->pagemap);
+	godwit_absent_close(ram->pagemap);
 	ram->pagemap = -1;
 }
 

@@ -475,6 +475,7 @@ int godwit_source_add_block(struct godwit_source *s, uint32_t id, const char *na
 		return err;
 	}
 	s->block_idstr[id] = idstr;
+	s->block_host[id] = host && s->pagemap >= 0 && godwit_absent_may_be(host, bytes) ? host : NULL;
 	s->block_pages[id] = bytes / GODWIT_PAGE_BYTES;
 	s->blocks_changed = true;
 	if (s->place && host)
@@ -494,6 +495,7 @@ int godwit_source_remove_block(struct godwit_source *s, uint32_t id, struct godw
 	}
 	godwit_arena_free(&s->arena, s->block_idstr[id]);
 	s->block_idstr[id] = NULL;
+	s->block_host[id] = NULL;
 	s->block_pages[id] = 0;
 	s->blocks_changed = true;
 	return godwit_base_remove_block(s->base, id);
@@ -602,6 +604,7 @@ int godwit_source_create(const struct godwit_source_options *from, struct godwit
 	s->log_user = options.log_user;
 	s->place = options.place;
 	s->stream = options.stream;
+	s->pagemap = godwit_absent_open();
 	s->finished_tail = &s->finished;
 	s->frame_bytes = GODWIT_BATCH_PAGES * GODWIT_PAGE_BYTES;
 	s->laid_out = setup;
@@ -639,6 +642,7 @@ fini_place:
 	if (s->place)
 		godwit_placement_fini(&s->placement);
 	pthread_mutex_destroy(&s->stats_lock);
+	godwit_absent_close(s->pagemap);
 destroy_arena:
 	godwit_arena_destroy(&arena);
 	if (err == -ENOMEM || err == -EAGAIN)
@@ -659,6 +663,7 @@ void godwit_source_destroy(struct godwit_source *s)
 	if (s->place)
 		godwit_placement_fini(&s->placement);
 	pthread_mutex_destroy(&s->stats_lock);
+	godwit_absent_close(s->pagemap);
 	arena = s->arena;		/* the source itself lies in it */
 	godwit_arena_destroy(&arena);
 }

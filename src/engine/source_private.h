@@ -9,6 +9,7 @@
 #include <godwit/source.h>
 
 #include "codecs/codecs.h"
+#include "engine/absent.h"
 #include "engine/counters.h"
 #include "engine/encoder.h"
 #include "engine/memory.h"
@@ -39,6 +40,7 @@ struct godwit_source_worker {
 	struct godwit_source *source;
 	struct godwit_encoder *encoder;	/* one of the two is NULL, by the source's stream */
 	struct godwit_stock *stock;
+	struct godwit_absent absent;	/* the worker's */
 	uint32_t in_flight;		/* the calling thread's: given and not yet taken back */
 	struct godwit_spsc done;	/* worker to calling thread */
 	godwit_slot done_slots[1 << GODWIT_WORKER_RING_LOG2];
@@ -71,6 +73,7 @@ struct godwit_source {
 	uint64_t created_at_ns;
 	uint32_t place;
 	uint32_t stream;		/* enum godwit_stream */
+	int pagemap;			/* see absent.h */
 
 	/* Written by the calling thread; workers are published to readers of statistics. */
 	_Atomic(struct godwit_source_worker *) worker[GODWIT_MAX_WORKERS];
@@ -92,6 +95,7 @@ struct godwit_source {
 	uint64_t block_pages[GODWIT_MAX_BLOCKS];	/* 0: no such block */
 	uint8_t *block_idstr[GODWIT_MAX_BLOCKS];	/* stock stream: see stock.h. Workers read it, so it
 							 * changes only when drained */
+	const uint8_t *block_host[GODWIT_MAX_BLOCKS];	/* and this; NULL: none of its pages is absent */
 	bool blocks_changed;
 	struct godwit_setup laid_out;	/* what the base was laid out for */
 	uint32_t followed_workers;	/* the parameter that was acted on */

@@ -9,10 +9,36 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/base.h"
 #include "engine/clock.h"
 #include "engine/source_private.h"
 
 /* ---- in the worker ---- */
+
+/*
+ * To read a page that has no memory would give it some. So a page of zeros of ours is read in its place: the
+ * guest has not written the page until now, and if it does from now on it is dirty again. Asked only where
+ * nothing is known of a page, which is the first time that it goes: what the guest writes has memory.
+ */
+static void pass_by_absent(const struct godwit_source *s, struct godwit_batch *batch,
+			   struct godwit_absent *absent)
+{
+	static const alignas(GODWIT_LINE_BYTES) uint8_t zeros[GODWIT_PAGE_BYTES];
+	const uint8_t *block = s->block_host[batch->block];
+	struct godwit_base_view view;
+
+	if (!block || !godwit_base_view(s->base, batch->block, &view))
+		return;
+	godwit_absent_begin(absent, s->pagemap);
+	for (unsigned i = 0; i < batch->nr_pages; i++) {
+		uint64_t page = batch->page[i];
+
+		if (view.state && view.state[page] != GODWIT_BASE_UNKNOWN)
+			continue;
+		if (batch->host[i] == block + page * GODWIT_PAGE_BYTES && godwit_absent_is(absent, batch->host[i]))
+			batch->host[i] = zeros;
+	}
+}
 
 static int encode_frame(struct godwit_source_worker *w, struct godwit_job *job)
 {
@@ -30,6 +56,7 @@ static uint32_t encode_job(void *user, void *item)
 	struct godwit_source_worker *w = user;
 	struct godwit_job *job = item;
 
+	pass_by_absent(w->source, &job->batch, &w->absent);
 	if (w->stock)
 		job->err = godwit_stock_run(w->stock, &job->batch,
 					    w->source->block_idstr[job->batch.block], &job->frame);

@@ -2,17 +2,18 @@
 /*
  * test_absent.c - pages of zeros for memory that is not there
  *
- * Memory that nobody wrote to must stay away, and a page of zeros must never be taken for there already when
- * it is not: what is below an absent page may be a file, or memory of others.
+ * Memory that nobody wrote to must stay away, at both ends, and no page must ever be taken for zeros when it is
+ * not: what is below an absent page may be a file, or memory of others.
  */
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/absent.h"
+#include "engine/memory.h"
 #include "pair.h"
 
 #define BLOCK 7u
-#define PAGES 512u
+#define PAGES 1280u
 #define BYTES (PAGES * PAGE)
 
 static uint8_t *map_file(int file, int flags)
@@ -59,7 +60,7 @@ Test(absent, is_each_page_that_nobody_wrote_to)
 {
 	int pagemap = godwit_absent_open();
 	uint8_t *mem = map(MAP_PRIVATE);
-	struct godwit_absent absent;
+	struct godwit_absent absent = { 0 };
 	uint64_t seed = 5;
 	unsigned there;
 
@@ -69,7 +70,8 @@ Test(absent, is_each_page_that_nobody_wrote_to)
 	there = count_resident(mem);
 	/* Up, down and anywhere: the page asked about is in what was asked before, or is not. */
 	for (unsigned order = 0; order < 3; order++) {
-		godwit_absent_init(&absent, pagemap);
+		absent = (struct godwit_absent){ 0 };
+		godwit_absent_begin(&absent, pagemap);
 		for (unsigned i = 0; i < PAGES; i++) {
 			unsigned page = order == 0 ? i : order == 1 ? PAGES - 1 - i :
 								      (unsigned)rand_below(&seed, PAGES);
@@ -80,17 +82,29 @@ Test(absent, is_each_page_that_nobody_wrote_to)
 		}
 	}
 	cr_expect_eq(count_resident(mem), there, "asking gives no memory");
-	/* Given back, it is absent once more; asked anew. */
+	/* What is written between two questions is there, and what is given back may be called so. */
+	for (unsigned round = 0; round < 1000; round++) {
+		uint8_t *page = mem + rand_below(&seed, PAGES) * PAGE;
+
+		godwit_absent_begin(&absent, pagemap);
+		godwit_absent_is(&absent, page);
+		page[0] = 1;
+		godwit_absent_begin(&absent, pagemap);
+		cr_assert(!godwit_absent_is(&absent, page));
+		madvise(page, PAGE, MADV_DONTNEED);
+	}
+	/* Nobody remembers anything: all is absent. */
 	madvise(mem, BYTES, MADV_DONTNEED);
-	godwit_absent_init(&absent, pagemap);
+	absent = (struct godwit_absent){ 0 };
+	godwit_absent_begin(&absent, pagemap);
 	for (unsigned i = 0; i < PAGES; i++)
 		cr_assert(godwit_absent_is(&absent, mem + i * PAGE));
 	/* One that lies in two of the system's pages, and where nobody can be asked. */
 	cr_expect(!godwit_absent_is(&absent, mem + 64));
-	godwit_absent_init(&absent, -1);
+	godwit_absent_begin(&absent, -1);
 	cr_expect(!godwit_absent_is(&absent, mem));
 	close(pagemap);
-	godwit_absent_init(&absent, pagemap);
+	godwit_absent_begin(&absent, pagemap);
 	cr_expect(!godwit_absent_is(&absent, mem), "no answer is no");
 }
 
@@ -101,25 +115,27 @@ Test(absent, may_only_be_private_anonymous_memory)
 
 	cr_expect(godwit_absent_may_be(mem, BYTES));
 	cr_expect(godwit_absent_may_be(mem + 64, BYTES - 128));
+	cr_expect(godwit_absent_may_be(mem, GODWIT_HUGE_BYTES));
+	cr_expect(!godwit_absent_may_be(mem, GODWIT_HUGE_BYTES - PAGE), "not worth it");
 	cr_expect(!godwit_absent_may_be(shared, BYTES));
 	cr_expect(!godwit_absent_may_be(private_file, BYTES));
-	cr_expect(!godwit_absent_may_be((void *)16, 1), "nothing is mapped there");
-	cr_expect(!godwit_absent_may_be((void *)(UINTPTR_MAX - 2 * PAGE + 1), PAGE), "nor behind the last");
+	cr_expect(!godwit_absent_may_be((void *)PAGE, GODWIT_HUGE_BYTES), "nothing is mapped there");
+	cr_expect(!godwit_absent_may_be((void *)(UINTPTR_MAX - 2 * GODWIT_HUGE_BYTES + 1), GODWIT_HUGE_BYTES), "nor behind the last");
 	/* In several pieces, of other rights. */
 	mprotect(mem + 100 * PAGE, 10 * PAGE, PROT_READ);
 	madvise(mem + 200 * PAGE, 10 * PAGE, MADV_DONTDUMP);
 	cr_expect(godwit_absent_may_be(mem, BYTES));
 	/* Something else in the middle. */
-	cr_assert_neq(mmap(mem + 300 * PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file, 0),
+	cr_assert_neq(mmap(mem + 600 * PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, file, 0),
 		      MAP_FAILED);
 	cr_expect(!godwit_absent_may_be(mem, BYTES));
-	cr_expect(!godwit_absent_may_be(mem, 300 * PAGE + 1));
-	cr_expect(godwit_absent_may_be(mem, 300 * PAGE));
-	cr_expect(godwit_absent_may_be(mem + 301 * PAGE, BYTES - 301 * PAGE));
+	cr_expect(!godwit_absent_may_be(mem, 600 * PAGE + 1));
+	cr_expect(godwit_absent_may_be(mem, 600 * PAGE));
+	cr_expect(godwit_absent_may_be(mem + 601 * PAGE, BYTES - 601 * PAGE));
 	/* And a hole. */
-	munmap(mem + 300 * PAGE, PAGE);
+	munmap(mem + 600 * PAGE, PAGE);
 	cr_expect(!godwit_absent_may_be(mem, BYTES));
-	cr_expect(!godwit_absent_may_be(mem + 300 * PAGE, PAGE));
+	cr_expect(!godwit_absent_may_be(mem + 600 * PAGE, BYTES - 600 * PAGE));
 }
 
 /* ---- a destination that gets zeros ---- */
@@ -239,28 +255,154 @@ Test(absent, no_page_is_that_somebody_else_wrote)
 }
 
 /* Not in our page tables, and not zeros. */
+static const struct behind {
+	const char *what;
+	int flags;
+	unsigned from;		/* page; before it the memory is anonymous */
+} behind[] = {
+	{ "a private file", MAP_PRIVATE, 0 },
+	{ "a shared file", MAP_SHARED, 0 },
+	{ "half a file", MAP_PRIVATE, PAGES / 2 },
+};
+#define BEHIND (sizeof(behind) / sizeof(behind[0]))
+
+static void put_behind(uint8_t *mem, const struct behind *what)
+{
+	size_t from = what->from * (size_t)PAGE;
+
+	cr_assert_neq(mmap(mem + from, BYTES - from, PROT_READ | PROT_WRITE, what->flags | MAP_FIXED, new_file(), 0),
+		      MAP_FAILED);
+}
+
 Test(absent, no_page_is_of_memory_with_something_behind_it)
 {
-	static const struct {
-		const char *what;
-		int flags;
-		unsigned from;		/* page; before it the memory is anonymous */
-	} cases[] = {
-		{ "a private file", MAP_PRIVATE, 0 },
-		{ "a shared file", MAP_SHARED, 0 },
-		{ "half a file", MAP_PRIVATE, PAGES / 2 },
-	};
-
-	for (unsigned c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
-		size_t from = cases[c].from * (size_t)PAGE;
+	for (unsigned c = 0; c < BEHIND; c++) {
 		uint8_t *mem = map(MAP_PRIVATE);
 		struct bench b;
 
-		cr_assert_neq(mmap(mem + from, BYTES - from, PROT_READ | PROT_WRITE, cases[c].flags | MAP_FIXED,
-				   new_file(), 0), MAP_FAILED);
+		put_behind(mem, &behind[c]);
 		bench_open(&b, mem, 0);
 		send_zeros(&b, 3);
-		check_zeros(mem, 3, cases[c].what);
+		check_zeros(mem, 3, behind[c].what);
 		bench_close(&b);
+	}
+}
+
+/* ---- a source whose guest never touched some of its memory ---- */
+
+static const struct kind {
+	const char *name;
+	uint32_t stream, base;
+} kinds[] = {
+	{ "signatures", GODWIT_STREAM_GODWIT, GODWIT_BASE_SIGNATURES },
+	{ "pages", GODWIT_STREAM_GODWIT, GODWIT_BASE_PAGES },
+	{ "no base", GODWIT_STREAM_GODWIT, GODWIT_BASE_OFF },
+	{ "stock, signatures", GODWIT_STREAM_STOCK, GODWIT_BASE_SIGNATURES },
+	{ "stock, pages", GODWIT_STREAM_STOCK, GODWIT_BASE_PAGES },
+	{ "stock, no base", GODWIT_STREAM_STOCK, GODWIT_BASE_OFF },
+};
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+static struct pair_block *open_kind(struct pair *pair, const struct kind *kind)
+{
+	struct godwit_params params = GODWIT_PARAMS_INIT;
+	struct pair_block *block;
+
+	params.workers = 2;
+	params.base = kind->base;
+	params.when_busy = GODWIT_WHEN_BUSY_WAIT;
+	pair_open_stream(pair, &params, kind->stream);
+	block = pair_add_block(pair, BLOCK, PAGES);
+	madvise(block->guest, BYTES, MADV_NOHUGEPAGE);
+	return block;
+}
+
+/* The block's memory is another now: the source is told. */
+static void add_again(struct pair *pair, const struct pair_block *block)
+{
+	struct godwit_error error = { "" };
+
+	cr_assert_eq(godwit_source_remove_block(pair->source, BLOCK, &error), 0, "%s", error.text);
+	cr_assert_eq(godwit_source_add_block(pair->source, BLOCK, block->name, block->guest, BYTES, &error), 0, "%s",
+		     error.text);
+}
+
+Test(absent, guest_memory_stays_so_when_it_is_sent)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		struct pair pair;
+		struct pair_block *block = open_kind(&pair, &kinds[k]);
+		uint64_t seed = 3;
+		unsigned there;
+
+		for (unsigned i = 0; i < 90; i++)
+			fill_random(block->guest + rand_below(&seed, PAGES) * PAGE, &seed);
+		there = count_resident(block->guest);
+		pair_send_all(&pair);
+		cr_expect_eq(count_resident(block->guest), there, "%s: %u pages of %u", kinds[k].name,
+			     count_resident(block->guest), there);
+		pair_check_equal(&pair, kinds[k].name);
+		pair_close(&pair);
+	}
+}
+
+/* A -> absent -> A, absent -> A -> B, and what lies between: the page that arrives is that of the guest. */
+Test(absent, guest_memory_that_comes_and_goes_is_what_is_sent)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		struct pair pair;
+		struct pair_block *block = open_kind(&pair, &kinds[k]);
+		uint64_t seed = 17 + k;
+
+		for (unsigned round = 0; round < 30; round++) {
+			for (unsigned i = 0; i < 20; i++) {
+				uint8_t *page = block->guest + rand_below(&seed, PAGES) * PAGE;
+
+				if (rand_below(&seed, 2))
+					poke(page, 2, &seed);
+				else
+					fill_random(page, &seed);
+				page = block->guest + rand_below(&seed, PAGES) * PAGE;
+				madvise(page, PAGE, MADV_DONTNEED);
+			}
+			if (round % 7 == 6)
+				cr_assert_eq(godwit_source_forget(pair.source, BLOCK, rand_below(&seed, PAGES), 100), 0);
+			pair_send_all(&pair);
+			pair_check_equal(&pair, kinds[k].name);
+		}
+		pair_close(&pair);
+	}
+}
+
+Test(absent, guest_memory_with_something_behind_it_is_read)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		for (unsigned c = 0; c < BEHIND; c++) {
+			struct pair pair;
+			struct pair_block *block = open_kind(&pair, &kinds[k]);
+
+			put_behind(block->guest, &behind[c]);
+			add_again(&pair, block);
+			pair_send_all(&pair);
+			pair_check_equal(&pair, behind[c].what);
+			pair_close(&pair);
+		}
+	}
+}
+
+/* A caller may hand pages in from where it likes: its block is then not what is sent. */
+Test(absent, pages_from_elsewhere_are_read)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		struct pair pair;
+		struct pair_block *block = open_kind(&pair, &kinds[k]);
+		uint8_t *absent = block->guest;
+
+		block->guest = map(MAP_PRIVATE);
+		put_behind(block->guest, &behind[0]);
+		pair_send_all(&pair);
+		pair_check_equal(&pair, kinds[k].name);
+		munmap(absent, BYTES);
+		pair_close(&pair);
 	}
 }
