@@ -73,9 +73,10 @@ GODWIT_API void godwit_source_destroy(struct godwit_source *source);
 /*
  * [S] A RAM block of the guest. id names it on the wire (both ends add the same ids), bytes is a
  * multiple of GODWIT_PAGE_BYTES; host is where it is mapped here (for NUMA placement, and to know which
- * pages have no memory yet, so that none is made for them; may be NULL). name is for people; with the stock
- * stream it is QEMU's, of 1 to 255 bytes, and goes on the wire. Only when drained (-EBUSY else). The base
- * is laid out anew at the next queue call, keeping what it knows.
+ * pages have no memory yet, so that none is made for them). It must be NULL while pages are still to come there
+ * by userfaultfd, for one that has not come is then sent as zeros; and what is mapped there stays until the block
+ * is removed. name is for people; with the stock stream it is QEMU's, of 1 to 255 bytes, and goes on the wire.
+ * Only when drained (-EBUSY else). The base is laid out anew at the next queue call, keeping what it knows.
  *
  * An auto base (base_bytes = 0) takes at most an eighth of guest RAM and at most a quarter of what
  * the host or the cgroup has left; where that is too little it becomes coarser or is off, and says so.

@@ -30,6 +30,7 @@
 #include "qemu/osdep.h"
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
+#include "migration/misc.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/iov.h"
@@ -436,6 +437,8 @@ void migration_godwit_round(bool last_stage)
 
 static bool godwit_add_blocks(GodwitSave *s, Error **errp)
 {
+    /* In postcopy, what is not there yet is not zeros: it is to come. */
+    bool is_complete = !migration_in_incoming_postcopy();
     struct godwit_error error;
     RAMBlock *rb;
 
@@ -446,7 +449,8 @@ static bool godwit_add_blocks(GodwitSave *s, Error **errp)
             return false;
         }
         if (godwit_source_add_block(s->source, s->nr_blocks, rb->idstr,
-                                    rb->host, rb->used_length, &error)) {
+                                    is_complete ? rb->host : NULL,
+                                    rb->used_length, &error)) {
             error_setg(errp, "x-godwit: %s", error.text);
             return false;
         }

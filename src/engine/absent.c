@@ -9,7 +9,22 @@
 
 int godwit_absent_open(void)
 {
-	return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (pagemap < 0 || godwit_absent_is_sound(pagemap))
+		return pagemap;
+	close(pagemap);
+	return -1;
+}
+
+bool godwit_absent_is_sound(int pagemap)
+{
+	struct godwit_absent absent = { 0 };
+	const uint8_t *stack = (const uint8_t *)&absent;
+
+	godwit_absent_begin(&absent, pagemap);
+	/* Asked and answered: where there is no answer pagemap is -1 now. */
+	return !godwit_absent_is(&absent, stack - (uintptr_t)stack % GODWIT_PAGE_BYTES) && absent.pagemap >= 0;
 }
 
 void godwit_absent_close(int pagemap)
@@ -20,6 +35,8 @@ void godwit_absent_close(int pagemap)
 
 bool godwit_absent_ask(struct godwit_absent *absent, uintptr_t number)
 {
+	/* All of one huge page and no more: some kernels leave out one that goes away while it is looked at, so that
+	 * what is said of the next would stand in its place. */
 	uintptr_t first = number & ~(uintptr_t)(GODWIT_HUGE_BYTES / GODWIT_PAGE_BYTES - 1);
 	ssize_t got = pread(absent->pagemap, absent->entry, sizeof(absent->entry),
 			    (off_t)(first * sizeof(absent->entry[0])));
@@ -62,7 +79,7 @@ static uintptr_t take_hex(const char **at)
 static bool follow(const char *line, uintptr_t *at)
 {
 	uintptr_t first = take_hex(&line), end;
-	const char *rights, *inode;
+	const char *rights, *device;
 
 	if (*line++ != '-')
 		return false;
@@ -70,9 +87,10 @@ static bool follow(const char *line, uintptr_t *at)
 	if (end <= *at)
 		return true;		/* below it */
 	rights = skip_field(line);
-	inode = skip_field(skip_field(skip_field(rights)));
-	if (first > *at || strnlen(rights, 5) < 5 || rights[3] != 'p' || inode[0] != '0' ||
-	    (inode[1] && inode[1] != ' '))
+	device = skip_field(skip_field(rights));
+	/* Of a file too the inode may be 0, but then it is on a device. */
+	if (first > *at || strnlen(rights, 5) < 5 || rights[3] != 'p' || strncmp(device, "00:00 0", 7) ||
+	    (device[7] && device[7] != ' '))
 		return false;
 	*at = end;
 	return true;

@@ -19,12 +19,16 @@
  * resident. So the system is asked instead, in /proc/self/pagemap (Linux 2.6.25; for everybody since 4.2): a page that is neither present
  * nor in swap is zeros. It is asked each time, for whoever else writes to guest memory need not say so.
  *
- * Of memory with a file behind it, or that is shared, "not present" says nothing.
+ * Of memory with a file behind it, or that is shared, "not present" says nothing; nor of memory whose first access
+ * a userfaultfd answers, which cannot be seen from here: the caller must know.
  */
 
 /* The system's word; -1: there is none to have, and nothing to close. */
 int godwit_absent_open(void);
 void godwit_absent_close(int pagemap);
+
+/* Does it know of memory that is there? In a sandbox /proc may be of somebody else's making. */
+bool godwit_absent_is_sound(int pagemap);
 
 /* Is all of mem private and anonymous? False also when it cannot be told, and for less than a huge page, where
  * nothing would be won by knowing. */

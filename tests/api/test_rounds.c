@@ -13,14 +13,6 @@
 
 #include "../engine/pair.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define IS_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define IS_TSAN 1
-#endif
-#endif
-
 static const char *const rungs[] = { "auto", "none", "lz4", "lz4:8", "zstd1", "zstd-5", "zlib1" };
 #define NR_RUNGS (sizeof(rungs) / sizeof(rungs[0]))
 

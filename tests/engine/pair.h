@@ -24,6 +24,15 @@
 
 #include "stock_reader.h"
 
+/* A guest writes to what workers read: a race that is meant. */
+#if defined(__SANITIZE_THREAD__)
+#define IS_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define IS_TSAN 1
+#endif
+#endif
+
 #define PAIR_MAX_BLOCKS 4
 #define PAGE GODWIT_PAGE_BYTES
 

@@ -5,6 +5,8 @@
  * Memory that nobody wrote to must stay away, at both ends, and no page must ever be taken for zeros when it is
  * not: what is below an absent page may be a file, or memory of others.
  */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -106,6 +108,20 @@ Test(absent, is_each_page_that_nobody_wrote_to)
 	close(pagemap);
 	godwit_absent_begin(&absent, pagemap);
 	cr_expect(!godwit_absent_is(&absent, mem), "no answer is no");
+}
+
+/* A pagemap that says of everything that it is absent, and one that says nothing. */
+Test(absent, nothing_is_by_a_pagemap_that_is_not_sound)
+{
+	int pagemap = godwit_absent_open(), file = (int)syscall(SYS_memfd_create, "test", 0);
+
+	cr_expect(godwit_absent_is_sound(pagemap));
+	cr_expect(!godwit_absent_is_sound(file));
+	cr_assert_eq(ftruncate(file, (off_t)1 << 40), 0);
+	cr_expect(!godwit_absent_is_sound(file));
+	cr_expect(!godwit_absent_is_sound(-1));
+	godwit_absent_close(pagemap);
+	close(file);
 }
 
 Test(absent, may_only_be_private_anonymous_memory)
@@ -303,18 +319,23 @@ static const struct kind {
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-static struct pair_block *open_kind(struct pair *pair, const struct kind *kind)
+static struct pair_block *open_workers(struct pair *pair, const struct kind *kind, unsigned workers)
 {
 	struct godwit_params params = GODWIT_PARAMS_INIT;
 	struct pair_block *block;
 
-	params.workers = 2;
+	params.workers = workers;
 	params.base = kind->base;
 	params.when_busy = GODWIT_WHEN_BUSY_WAIT;
 	pair_open_stream(pair, &params, kind->stream);
 	block = pair_add_block(pair, BLOCK, PAGES);
 	madvise(block->guest, BYTES, MADV_NOHUGEPAGE);
 	return block;
+}
+
+static struct pair_block *open_kind(struct pair *pair, const struct kind *kind)
+{
+	return open_workers(pair, kind, 2);
 }
 
 /* The block's memory is another now: the source is told. */
@@ -373,6 +394,94 @@ Test(absent, guest_memory_that_comes_and_goes_is_what_is_sent)
 		pair_close(&pair);
 	}
 }
+
+/* The same worker, the same huge page: what was absent a moment ago is no longer. */
+Test(absent, guest_memory_is_looked_at_anew_in_each_batch)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		struct pair pair;
+		struct pair_block *block = open_workers(&pair, &kinds[k], 1);
+		uintptr_t huge = ((uintptr_t)block->guest + GODWIT_HUGE_BYTES - 1) & ~(GODWIT_HUGE_BYTES - 1);
+		unsigned first = (unsigned)((huge - (uintptr_t)block->guest) / PAGE);
+		uint64_t seed = 23;
+		uint8_t model[PAGE];
+
+		for (unsigned page = first; page < first + 200; page += 2) {
+			pair_queue(&pair, block, page);
+			pair_drain(&pair);
+			fill_random(model, &seed);
+			memcpy(block->guest + (page + 1) * PAGE, model, PAGE);
+			pair_queue(&pair, block, page + 1);
+			pair_drain(&pair);
+			cr_assert(!memcmp(block->copy + (page + 1) * PAGE, model, PAGE), "%s: page %u",
+				  kinds[k].name, page + 1);
+		}
+		pair_close(&pair);
+	}
+}
+
+#ifndef IS_TSAN
+/* A guest that runs: it writes to memory that it never touched while that is sent, and a dirty log says so. */
+struct guest {
+	uint8_t *mem;
+	_Atomic bool is_dirty[PAGES];
+	_Atomic bool must_end;
+};
+
+static void *run_guest(void *user)
+{
+	struct guest *guest = user;
+	uint64_t seed = (uintptr_t)guest;
+
+	/* Relaxed: about when, and the join orders all that was written. */
+	while (!atomic_load_explicit(&guest->must_end, memory_order_relaxed)) {
+		unsigned page = (unsigned)rand_below(&seed, PAGES);
+
+		/* Relaxed: a guest asks nobody. */
+		atomic_store_explicit((_Atomic uint64_t *)(guest->mem + page * PAGE) + rand_below(&seed, PAGE / 8),
+				      rand64(&seed), memory_order_relaxed);
+		/* Release, meets the exchange in send_dirty(): who finds the mark finds what was written. */
+		atomic_store_explicit(&guest->is_dirty[page], true, memory_order_release);
+	}
+	return NULL;
+}
+
+static void send_dirty(struct pair *pair, const struct pair_block *block, struct guest *guest)
+{
+	for (unsigned page = 0; page < PAGES; page++) {
+		/* Acquire, meets the release in run_guest(). */
+		if (atomic_exchange_explicit(&guest->is_dirty[page], false, memory_order_acquire))
+			pair_queue(pair, block, page);
+	}
+	pair_drain(pair);
+}
+
+Test(absent, guest_memory_that_is_touched_while_it_is_sent_arrives)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		struct pair pair;
+		struct pair_block *block = open_kind(&pair, &kinds[k]);
+
+		for (unsigned again = 0; again < 20; again++) {
+			struct guest guest = { .mem = block->guest };
+			pthread_t thread;
+
+			madvise(block->guest, BYTES, MADV_DONTNEED);
+			cr_assert_eq(godwit_source_forget(pair.source, BLOCK, 0, PAGES), 0);
+			for (unsigned page = 0; page < PAGES; page++)
+				guest.is_dirty[page] = true;
+			cr_assert_eq(pthread_create(&thread, NULL, run_guest, &guest), 0);
+			for (unsigned round = 0; round < 3; round++)
+				send_dirty(&pair, block, &guest);
+			atomic_store_explicit(&guest.must_end, true, memory_order_relaxed);
+			pthread_join(thread, NULL);
+			send_dirty(&pair, block, &guest);
+			pair_check_equal(&pair, kinds[k].name);
+		}
+		pair_close(&pair);
+	}
+}
+#endif
 
 Test(absent, guest_memory_with_something_behind_it_is_read)
 {
