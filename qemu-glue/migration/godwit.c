@@ -437,7 +437,10 @@ void migration_godwit_round(bool last_stage)
 
 static bool godwit_add_blocks(GodwitSave *s, Error **errp)
 {
-    /* In postcopy, what is not there yet is not zeros: it is to come. */
+    /*
+     * In postcopy, what is not there yet is not zeros: it is to come.  As of
+     * now yank has only one migration at a time.
+     */
     bool is_complete = !migration_in_incoming_postcopy();
     struct godwit_error error;
     RAMBlock *rb;
