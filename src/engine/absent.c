@@ -75,7 +75,8 @@ static uintptr_t take_hex(const char **at)
 	}
 }
 
-/* A line has two addresses, rights, offset, device, inode, path. The part of mem that is known to be private and anonymous ends at *at; false: there is no more of it. */
+/* A line has two addresses, rights, offset, device, inode, path. The part of mem that is known to be private and
+ * anonymous ends at *at; false: there is no more of it. */
 static bool follow(const char *line, uintptr_t *at)
 {
 	uintptr_t first = take_hex(&line), end;
@@ -102,7 +103,8 @@ bool godwit_absent_may_be(const void *mem, size_t bytes)
 	struct godwit_lines maps;
 	const char *line;
 
-	if (bytes < GODWIT_HUGE_BYTES || sysconf(_SC_PAGESIZE) != GODWIT_PAGE_BYTES || !godwit_lines_open(&maps, "/proc/self/maps"))
+	if (bytes < GODWIT_HUGE_BYTES || sysconf(_SC_PAGESIZE) != GODWIT_PAGE_BYTES ||
+	    !godwit_lines_open(&maps, "/proc/self/maps"))
 		return false;
 	while (at < end && (line = godwit_lines_next(&maps)) && follow(line, &at))
 		;

@@ -16,8 +16,9 @@
  * Private anonymous memory that nobody wrote to has nothing behind it, and reads as zeros. But to read it
  * may give it memory, a cleared huge page where huge pages are on: of a guest of 1 GB that uses the
  * half of it, a source that read each page and a destination that looked at each page of zeros had all of it
- * resident. So the system is asked instead, in /proc/self/pagemap (Linux 2.6.25; for everybody since 4.2): a page that is neither present
- * nor in swap is zeros. It is asked each time, for whoever else writes to guest memory need not say so.
+ * resident. So the system is asked instead, in /proc/self/pagemap (Linux 2.6.25; for everybody since 4.2): a
+ * page that is neither present nor in swap is zeros. That one is absent is asked each time, for whoever else
+ * writes to guest memory need not say so.
  *
  * Of memory with a file behind it, or that is shared, "not present" says nothing; nor of memory whose first access
  * a userfaultfd answers, which cannot be seen from here: the caller must know.

@@ -136,7 +136,8 @@ Test(absent, may_only_be_private_anonymous_memory)
 	cr_expect(!godwit_absent_may_be(shared, BYTES));
 	cr_expect(!godwit_absent_may_be(private_file, BYTES));
 	cr_expect(!godwit_absent_may_be((void *)PAGE, GODWIT_HUGE_BYTES), "nothing is mapped there");
-	cr_expect(!godwit_absent_may_be((void *)(UINTPTR_MAX - 2 * GODWIT_HUGE_BYTES + 1), GODWIT_HUGE_BYTES), "nor behind the last");
+	cr_expect(!godwit_absent_may_be((void *)(UINTPTR_MAX - 2 * GODWIT_HUGE_BYTES + 1), GODWIT_HUGE_BYTES),
+		  "nor behind the last");
 	/* In several pieces, of other rights. */
 	mprotect(mem + 100 * PAGE, 10 * PAGE, PROT_READ);
 	madvise(mem + 200 * PAGE, 10 * PAGE, MADV_DONTDUMP);
