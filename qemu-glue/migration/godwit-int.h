@@ -21,7 +21,7 @@ enum {
 /* Takes the library's words, at either end. */
 void godwit_log(void *opaque, enum godwit_log_level level, const char *line);
 
-/* Is it still one of those that are migrated?  Inside of an RCU read section. */
+/* Is it still one of those that migrate?  Inside of an RCU read section. */
 bool godwit_is_listed(RAMBlock *block);
 
 /*
@@ -47,7 +47,9 @@ uint64_t godwit_other_bytes(void);
 typedef struct GodwitWatch GodwitWatch;
 
 GodwitWatch *godwit_watch_new(void);
-bool godwit_watch_is_quiet(GodwitWatch *watch);
+
+/* Looks at so many pages, if it is time to, and says what is known by now. */
+bool godwit_watch_is_quiet(GodwitWatch *watch, unsigned pages);
 
 /* What is shown of a migration, and stays when it has ended. */
 typedef struct {

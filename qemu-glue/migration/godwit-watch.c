@@ -9,7 +9,8 @@
  *
  * So some hundred pages, spread over RAM, are summed when the first round
  * begins, and looked at again while they wait to be sent.  The guest is quiet
- * as long as next to none of them has changed.
+ * as long as next to none of them has changed.  They are looked at a few at a
+ * time, so that workers do not wait meanwhile.
  *
  * Only pages that are dirty are read, as the saver is going to read them, and
  * no page that has no memory yet: it would get some.
@@ -42,8 +43,10 @@
 #define GODWIT_QUIET_LEAST (GODWIT_WATCHED / 2)
 
 struct GodwitWatch {
-    int64_t begun_ms;
-    int64_t next_ms;
+    int64_t begun_ms;               /* 0: not all of them are summed */
+    int64_t next_ms;                /* when they are looked at again */
+    unsigned at;                    /* as far as that has come */
+    unsigned nr_same;               /* so far */
     unsigned nr_changed;
     bool is_quiet;
     struct {
@@ -104,62 +107,77 @@ GodwitWatch *godwit_watch_new(void)
     double stretch = (double)ram_bytes_total() / GODWIT_PAGE_BYTES /
         GODWIT_WATCHED;
 
-    watch->begun_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    watch->next_ms = watch->begun_ms + GODWIT_FIRST_LOOK_MS;
     for (unsigned i = 0; i < GODWIT_WATCHED; i++) {
         /* Anywhere in its stretch: guests are full of powers of two. */
-        unsigned long page;
-        RAMBlock *rb = godwit_find_page((i + g_random_double()) * stretch,
-                                        &page);
-
-        if (rb && test_bit(page, rb->bmap)) {
-            watch->watched[i].rb = rb;
-            watch->watched[i].page = page;
-            watch->watched[i].sum = godwit_sum(rb, page);
-        }
+        watch->watched[i].rb =
+            godwit_find_page((i + g_random_double()) * stretch,
+                             &watch->watched[i].page);
     }
     return watch;
 }
 
 /* What was sent meanwhile is left out: from then on the dirty log has it. */
-static void godwit_watch_look(GodwitWatch *watch, int64_t ms)
+static void godwit_watch_look_at(GodwitWatch *watch, unsigned i)
+{
+    RAMBlock *rb = watch->watched[i].rb;
+    unsigned long page = watch->watched[i].page;
+    uint64_t sum;
+
+    if (!test_bit(page, rb->bmap)) {
+        watch->watched[i].rb = NULL;
+        return;
+    }
+    sum = godwit_sum(rb, page);
+    if (!watch->begun_ms) {
+        watch->watched[i].sum = sum;
+    } else if (sum != watch->watched[i].sum) {
+        watch->watched[i].rb = NULL;
+        watch->nr_changed++;
+    } else {
+        watch->nr_same++;
+    }
+}
+
+static void godwit_watch_conclude(GodwitWatch *watch, int64_t ms)
 {
     unsigned most = GODWIT_QUIET_CHANGED * MIN(ms, GODWIT_QUIET_MS) /
         GODWIT_QUIET_MS;
-    unsigned nr_same = 0;
 
-    for (unsigned i = 0; i < GODWIT_WATCHED; i++) {
-        RAMBlock *rb = watch->watched[i].rb;
-        unsigned long page = watch->watched[i].page;
-
-        if (!rb) {
-            continue;
-        }
-        if (!test_bit(page, rb->bmap)) {
-            watch->watched[i].rb = NULL;
-        } else if (godwit_sum(rb, page) != watch->watched[i].sum) {
-            watch->watched[i].rb = NULL;
-            watch->nr_changed++;
-        } else {
-            nr_same++;
-        }
-    }
     watch->is_quiet = watch->nr_changed <= most &&
-        (watch->is_quiet || nr_same >= GODWIT_QUIET_LEAST);
-    trace_migration_godwit_watch(nr_same, watch->nr_changed, watch->is_quiet);
+        (watch->is_quiet || watch->nr_same >= GODWIT_QUIET_LEAST);
+    trace_migration_godwit_watch(watch->nr_same, watch->nr_changed,
+                                 watch->is_quiet);
 }
 
-bool godwit_watch_is_quiet(GodwitWatch *watch)
+bool godwit_watch_is_quiet(GodwitWatch *watch, unsigned pages)
 {
     int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
 
-    if (now_ms >= watch->next_ms &&
-        watch->nr_changed <= GODWIT_QUIET_CHANGED) {
-        int64_t ms = now_ms - watch->begun_ms;
-
-        godwit_watch_look(watch, ms);
-        /* The longer it was quiet, the less often. */
-        watch->next_ms = now_ms + ms / 2;
+    if (watch->nr_changed > GODWIT_QUIET_CHANGED) {
+        /* For good, and before the look at the others is over. */
+        return false;
     }
+    if (now_ms < watch->next_ms) {
+        return watch->is_quiet;
+    }
+    for (; pages && watch->at < GODWIT_WATCHED; watch->at++) {
+        if (watch->watched[watch->at].rb) {
+            godwit_watch_look_at(watch, watch->at);
+            pages--;
+        }
+    }
+    if (watch->at < GODWIT_WATCHED) {
+        return watch->is_quiet;
+    }
+    if (!watch->begun_ms) {
+        watch->begun_ms = now_ms;
+        watch->next_ms = now_ms + GODWIT_FIRST_LOOK_MS;
+    } else {
+        godwit_watch_conclude(watch, now_ms - watch->begun_ms);
+        /* The longer it was quiet, the less often. */
+        watch->next_ms = 2 * now_ms - watch->begun_ms;
+    }
+    watch->at = 0;
+    watch->nr_same = 0;
     return watch->is_quiet;
 }

@@ -51,6 +51,12 @@
 /* What is rather copied than sent by itself: a drain frame, pages of zeros. */
 #define GODWIT_SMALL_BYTES 1024
 
+/*
+ * How many pages are looked at for each write: workers must not run out of
+ * work meanwhile, as a page that is not in the cache may take 10 us.
+ */
+#define GODWIT_LOOK_PAGES 16
+
 /* What the saver queues before it looks at the limit and at the clock again. */
 #define GODWIT_RUN_PAGES 64
 
@@ -310,6 +316,18 @@ static bool godwit_find_block(GodwitSave *s, RAMBlock *rb)
     return false;
 }
 
+/* What is remembered of pages is of use if they are sent again. */
+static void godwit_watch(GodwitSave *s, unsigned pages)
+{
+    if (s->may_be_quiet) {
+        if (!s->watch) {
+            s->watch = godwit_watch_new();
+        }
+        godwit_source_remember_new(s->source,
+                                   !godwit_watch_is_quiet(s->watch, pages));
+    }
+}
+
 /* Write what is finished.  Where the file has failed, it is thrown away. */
 static int godwit_write(GodwitSave *s, QEMUFile *f)
 {
@@ -341,6 +359,7 @@ static int godwit_write(GodwitSave *s, QEMUFile *f)
         trace_migration_godwit_write(n, bytes);
     }
     godwit_source_release(s->source);
+    godwit_watch(s, GODWIT_LOOK_PAGES);
     return ret;
 }
 
@@ -380,18 +399,6 @@ unsigned long migration_godwit_run(unsigned long page)
         GODWIT_RUN_PAGES - page % GODWIT_RUN_PAGES : 1;
 }
 
-/* What is remembered of pages is of use if they are sent again. */
-static void godwit_watch(GodwitSave *s)
-{
-    if (s->may_be_quiet) {
-        if (!s->watch) {
-            s->watch = godwit_watch_new();
-        }
-        godwit_source_remember_new(s->source,
-                                   !godwit_watch_is_quiet(s->watch));
-    }
-}
-
 static void godwit_end_watch(GodwitSave *s, bool remember)
 {
     s->may_be_quiet = false;
@@ -419,7 +426,10 @@ int migration_godwit_save_flush(QEMUFile *f)
     }
     godwit_source_stats(s->source, &stats);
     godwit_count_pages(s, &stats);
-    godwit_watch(s);
+    if (s->watch) {
+        /* Writes are few on a slow link, which does not run dry meanwhile. */
+        godwit_watch(s, UINT_MAX);
+    }
     return qemu_file_get_error(f);
 }
 
