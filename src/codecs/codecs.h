@@ -122,7 +122,7 @@ struct godwit_ladder {
 		uint32_t last;		/* rung of the block learned last */
 		uint32_t probes;	/* probes so far */
 		uint32_t comparisons;	/* of two families of codecs, up to where it matters */
-		uint32_t twin_at;	/* value of picks when the next block goes through both twins */
+		uint32_t twin_last;	/* value of picks when a block last went through both twins */
 		uint32_t twin_gap;
 		uint32_t twins;		/* blocks that did, up to where it matters */
 	} kind[GODWIT_LADDER_KINDS];

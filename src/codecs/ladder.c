@@ -57,8 +57,8 @@
 
 #define DRIFT 1.6f			/* see near_prior() */
 
-/* Blocks to the first that goes through both twins; from there to the next, twice as many each time, but to what
- * keeps their cost at a hundredth of the worker's time. */
+/* Blocks between two that go through both twins: what keeps their cost at a hundredth of the worker's time. On
+ * the heavy one this many to the first, and twice as many each time, until that is more. */
 #define TWIN_FIRST 8u
 #define TWIN_COST 0.01f
 #define TWIN_GAP_MAX 512u
@@ -115,7 +115,7 @@ void godwit_ladder_init(struct godwit_ladder *ladder)
 			k->rung[i].ns = priors[i].ns[kind];
 		}
 		k->probe_at = 64;
-		k->twin_at = k->twin_gap = TWIN_FIRST;
+		k->twin_gap = TWIN_FIRST;
 	}
 }
 
@@ -362,12 +362,17 @@ unsigned godwit_ladder_twin(struct godwit_ladder *ladder, unsigned kind, unsigne
 {
 	struct godwit_ladder_kind *k = &ladder->kind[kind];
 	unsigned twin = pick == LIGHT ? HEAVY : LIGHT;
-	uint32_t cheap;
+	uint32_t gap;
 
-	if (priors[pick].family != FREQUENCIES || (int32_t)(k->picks - k->twin_at) < 0)
+	if (priors[pick].family != FREQUENCIES)
 		return pick;
-	cheap = (uint32_t)godwit_clampf(k->rung[twin].ns / (TWIN_COST * k->rung[pick].ns), TWIN_FIRST, TWIN_GAP_MAX);
-	k->twin_at = k->picks + (k->twin_gap < cheap ? k->twin_gap : cheap);
+	gap = (uint32_t)godwit_clampf(k->rung[twin].ns / (TWIN_COST * k->rung[pick].ns), TWIN_FIRST, TWIN_GAP_MAX);
+	/* The heavy one is soon asked whether it is worth what it takes. */
+	if (pick == HEAVY && k->twin_gap < gap)
+		gap = k->twin_gap;
+	if (k->picks - k->twin_last < gap)
+		return pick;
+	k->twin_last = k->picks;
 	k->twin_gap = k->twin_gap < TWIN_GAP_MAX ? 2 * k->twin_gap : TWIN_GAP_MAX;
 	return twin;
 }
